@@ -1,0 +1,1 @@
+"""Other tools' checkpoints and option dialects; the only place that knows them."""

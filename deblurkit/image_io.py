@@ -1,0 +1,139 @@
+"""Pictures in and out of files and bytes. Pixels are HWC RGB `uint8`, or `uint16` where the source has more than 8 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblurkit.errors import DataError
+from deblurkit.files import atomic_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: `(H, W, 3)` RGB, uint8 or uint16.
+Pixels = NDArray[Any]
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def cv2() -> Any:
+    """The OpenCV module.
+
+    Raises:
+        DataError: it cannot be imported; for a missing libGL the message names the fix.
+    """
+    try:
+        import cv2 as module
+    except ImportError as error:
+        if "libGL" in str(error) or "libgthread" in str(error):
+            raise DataError(
+                f"OpenCV cannot start: {error}. Install the system library (Debian, Ubuntu: `apt-get install libgl1 "
+                "libglib2.0-0`), or swap the package: `pip uninstall opencv-python; pip install opencv-python-headless`"
+            ) from error
+        raise
+    module.setNumThreads(0)  # the callers run in worker processes and thread pools of their own
+    return module
+
+
+def is_image(path: Path) -> bool:
+    """True for a file name with a picture's ending that is not hidden."""
+    return path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The pictures that lie directly in a folder, sorted by name (digits count as numbers)."""
+    return sorted((p for p in folder.iterdir() if is_image(p)), key=natural_key)
+
+
+def natural_key(path: Path | str) -> tuple[Any, ...]:
+    """Sort key for names: `2.png` before `10.png`."""
+    import re
+
+    name = path.name if isinstance(path, Path) else path
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part)
+
+
+def read_image(path: str | Path) -> Pixels:
+    """Read a picture; grey becomes RGB, alpha is dropped, EXIF rotation is applied.
+
+    Raises:
+        DataError: the file is missing, truncated or not a picture.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes | memoryview, name: str) -> Pixels:
+    """Decode the bytes of a picture file; `name` is for messages.
+
+    Raises:
+        DataError: the bytes are cut off or not a picture. (OpenCV alone would return a half-grey picture.)
+    """
+    check_whole(data, name)
+    module = cv2()
+    flags = module.IMREAD_COLOR | module.IMREAD_ANYDEPTH
+    image = module.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if len(data) else None
+    if image is None:
+        raise DataError(f"{name}: is not a picture that can be decoded")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{name}: has {image.dtype} pixels; 8 and 16 bits are supported")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def check_whole(data: bytes | memoryview, name: str) -> None:
+    """Raise DataError for a PNG or JPEG whose end is missing; other formats pass."""
+    head, tail = bytes(data[:8]), bytes(data[-4096:])
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        whole = b"IEND\xaeB`\x82" in tail
+    elif head.startswith(b"\xff\xd8\xff"):
+        whole = b"\xff\xd9" in tail
+    else:
+        return
+    if not whole:
+        raise DataError(f"{name}: is cut off ({len(data)} bytes, the end of the file is missing); copy it again")
+
+
+def encode_png(image: Pixels, level: int = 3) -> bytes:
+    """PNG bytes of `(H, W, 3)` RGB pixels; `level` 0 to 9 is zlib's."""
+    module = cv2()
+    done, data = module.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [module.IMWRITE_PNG_COMPRESSION, level])
+    if not done:
+        raise DataError(f"PNG encoding failed for pixels of shape {image.shape}, {image.dtype}")
+    return data.tobytes()
+
+
+def write_image(path: str | Path, image: Pixels, parameters: Iterable[int] = ()) -> None:
+    """Write `(H, W, 3)` RGB pixels atomically; the ending of `path` decides the format.
+
+    JPEG and WebP are written at quality 95; formats without 16 bits get the upper 8.
+
+    Raises:
+        DataError: the ending is not a picture format. DeblurkitError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".png" and not parameters:
+        data = encode_png(image)
+    else:
+        module = cv2()
+        if path.suffix.lower() not in IMAGE_ENDINGS:
+            raise DataError(f"{path}: pictures are written as {', '.join(IMAGE_ENDINGS)}")
+        if image.dtype == np.uint16 and path.suffix.lower() not in (".png", ".tif", ".tiff"):
+            image = (image >> 8).astype(np.uint8)
+        options = list(parameters) or {
+            ".webp": [module.IMWRITE_WEBP_QUALITY, 95],
+            ".jpg": [module.IMWRITE_JPEG_QUALITY, 95],
+            ".jpeg": [module.IMWRITE_JPEG_QUALITY, 95],
+        }.get(path.suffix.lower(), [])
+        done, encoded = module.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]), options)
+        if not done:
+            raise DataError(f"{path}: encoding failed for pixels of shape {image.shape}, {image.dtype}")
+        data = encoded.tobytes()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)

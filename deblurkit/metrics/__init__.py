@@ -1,0 +1,1 @@
+"""Metrics (`*_metric.py`)."""

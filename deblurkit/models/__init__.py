@@ -1,0 +1,1 @@
+"""How networks are trained, one model per file (`*_model.py`)."""

@@ -1,0 +1,203 @@
+"""Registries: how networks, models, data sets, losses, metrics and hooks find their way in without a central list.
+
+A class registers itself under its own name with a decorator:
+
+    @ARCH_REGISTRY.register()
+    class BlurFree(Network): ...
+
+Modules are imported by the ending of their file name (`*_arch.py`, `*_model.py`, ...): those of this package, those in a
+user's folder (`--plugins DIR`, `plugins: [DIR]` in an options file) and those named by installed packages in the
+entry point group `deblurkit.plugins`. A file that fails to import is remembered and named; the others still work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from deblurkit.errors import RegistryError, did_you_mean
+
+T = TypeVar("T", bound=type)
+
+ENTRY_POINT_GROUP = "deblurkit.plugins"
+
+
+class Registry:
+    """Names of one kind of class.
+
+    Args:
+        kind: what the entries are, in the plural, as `deblurkit list` spells it ("archs").
+        folder: sub-package that holds the built-in ones.
+        suffix: ending of the file names that are imported ("_arch").
+    """
+
+    def __init__(self, kind: str, folder: str, suffix: str) -> None:
+        self.kind = kind
+        self.folder = folder
+        self.suffix = suffix
+        self._classes: dict[str, type] = {}
+
+    def register(self, name: str | None = None) -> Callable[[T], T]:
+        """Decorator that enters a class under `name`, by default its own.
+
+        Raises:
+            RegistryError: the name is taken; the message names both files.
+        """
+
+        def enter(cls: T) -> T:
+            key = name or cls.__name__
+            known = self._classes.get(key)
+            if known is not None and _origin(known) != _origin(cls):
+                raise RegistryError(
+                    f"{self.kind}: the name {key!r} is registered twice: in {_origin(known)} and in {_origin(cls)}; "
+                    "rename one of them"
+                )
+            self._classes[key] = cls
+            return cls
+
+        return enter
+
+    def get(self, name: str) -> type:
+        """The class registered as `name`.
+
+        Raises:
+            RegistryError: there is none; the message has the nearest names, and the plugin files that failed to import.
+        """
+        discover()
+        if name not in self._classes:
+            hint = did_you_mean(name, self._classes) or f"; `deblurkit list {self.kind}` shows what there is"
+            raise RegistryError(f"{self.kind}: {name!r} is unknown{hint}{_failures_note(self.suffix)}")
+        return self._classes[name]
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        discover()
+        return sorted(self._classes, key=str.lower)
+
+    def name_of(self, cls: type) -> str | None:
+        """The name under which `cls` is registered, None if it is not."""
+        discover()
+        return next((name for name, known in self._classes.items() if known is cls), None)
+
+
+ARCH_REGISTRY = Registry("archs", "archs", "_arch")
+MODEL_REGISTRY = Registry("models", "models", "_model")
+DATASET_REGISTRY = Registry("datasets", "data", "_dataset")
+LOSS_REGISTRY = Registry("losses", "losses", "_loss")
+METRIC_REGISTRY = Registry("metrics", "metrics", "_metric")
+HOOK_REGISTRY = Registry("hooks", "hooks", "_hook")
+
+REGISTRIES: dict[str, Registry] = {
+    registry.kind: registry
+    for registry in (ARCH_REGISTRY, MODEL_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY, HOOK_REGISTRY)
+}
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """A module that could not be imported, and why."""
+
+    source: str
+    reason: str
+
+
+#: Modules that failed to import so far, by source.
+_failures: dict[str, PluginFailure] = {}
+_discovered = False
+
+
+def plugin_failures() -> list[PluginFailure]:
+    """Modules that failed to import so far."""
+    return list(_failures.values())
+
+
+def discover() -> None:
+    """Import the built-in modules and the installed plugins, once."""
+    global _discovered
+    if _discovered:
+        return
+    _discovered = True  # first: the modules being imported may ask a registry
+    package = Path(__file__).parent
+    for registry in REGISTRIES.values():
+        for path in sorted((package / registry.folder).glob(f"*{registry.suffix}.py")):
+            name = f"deblurkit.{registry.folder}.{path.stem}"
+            _attempt(str(path), lambda name=name: importlib.import_module(name))
+    for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+        _attempt(f"entry point {entry.name} = {entry.value}", entry.load)
+
+
+def load_plugins(folders: Iterable[str | Path]) -> None:
+    """Import every `*_arch.py`, `*_model.py`, ... that lies directly in one of `folders`.
+
+    A file that fails to import is warned of by name and does not take the others down.
+
+    Raises:
+        RegistryError: a folder does not exist or holds no plugin file, or a name is registered twice.
+    """
+    discover()
+    for folder in folders:
+        root = Path(folder).expanduser()
+        if not root.is_dir():
+            raise RegistryError(f"plugins: {root} is not a folder")
+        paths = sorted({p for registry in REGISTRIES.values() for p in root.glob(f"*{registry.suffix}.py")})
+        if not paths:
+            endings = ", ".join(f"*{registry.suffix}.py" for registry in REGISTRIES.values())
+            raise RegistryError(f"plugins: {root} holds no plugin file ({endings})")
+        for path in paths:
+            _attempt(str(path), lambda path=path: _import_file(path.resolve()))
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Import a file under a name of its own, so that two folders may both have a `my_arch.py`."""
+    name = f"deblurkit_plugin_{hashlib.sha1(str(path).encode()).hexdigest()[:8]}_{path.stem}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _attempt(source: str, load: Callable[[], object]) -> None:
+    """Load a module; a failure of its own is kept and named, a name clash is the user's to mend at once."""
+    try:
+        load()
+    except RegistryError:
+        raise
+    except Exception as error:  # whatever a foreign file raises must not take the others down; it is reported below
+        from deblurkit.console import warn
+
+        reason = f"{type(error).__name__}: {error}"
+        _failures[source] = PluginFailure(source, reason)
+        warn(f"{source} failed to import ({reason}); what it registers is not available")
+    else:
+        _failures.pop(source, None)
+
+
+def _failures_note(suffix: str) -> str:
+    """A hint for unknown names: the plugin that would have registered it may be the one that failed."""
+    failed = [f for f in _failures.values() if f.source.endswith(f"{suffix}.py") or f.source.startswith("entry point")]
+    return "".join(f"\n  note: {f.source} failed to import: {f.reason}" for f in failed)
+
+
+def _origin(cls: type) -> str:
+    """The file that defines a class."""
+    try:
+        return str(Path(inspect.getfile(cls)).resolve())
+    except (TypeError, OSError):  # defined in a terminal
+        return f"{cls.__module__}.{cls.__qualname__}"
