@@ -19,4 +19,8 @@ def _root() -> None:
     """Train, test and use video and image deblurring networks."""
 
 
-from deblurkit.cli import doctor  # noqa: E402, F401 (importing a module adds its commands to `app`)
+# importing a module adds its commands to `app`
+# isort: off
+from deblurkit.cli import train  # noqa: E402, F401
+from deblurkit.cli import test  # noqa: E402, F401
+from deblurkit.cli import doctor  # noqa: E402, F401

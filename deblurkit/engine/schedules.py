@@ -33,8 +33,8 @@ class ConstantLR:
 class MultiStepRestartLR:
     """Rate times `gamma` at each milestone; at a restart back to the initial rate times that restart's weight.
 
-    As BasicSR's class of that name and torch's MultiStepLR: a milestone m is effective once m units are done; a milestone
-    that stands twice counts twice.
+    As BasicSR's class of that name and torch's MultiStepLR: a milestone m is effective once m units are done; one that
+    stands twice counts twice.
 
     Args:
         milestones: units done at which the rate falls. gamma: factor at each.

@@ -1,0 +1,67 @@
+"""`deblurkit train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from deblurkit.cli.app import app
+
+OptionsFile = Annotated[Path, typer.Option("-opt", "--opt", help="Options file (YAML).", show_default=False)]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", help="Change an option: a.b.c=value. May be given several times.", metavar="KEY=VALUE"),
+]
+Plugins = Annotated[
+    list[Path],
+    typer.Option("--plugins", help="Folder with your own *_arch.py, *_dataset.py, ... files.", metavar="DIR"),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+
+
+@app.command()
+def train(
+    opt: OptionsFile,
+    overrides: Overrides = [],  # noqa: B006
+    gpus: Annotated[int | None, typer.Option("--gpus", help="Number of GPUs; one process each.")] = None,
+    procs: Annotated[int | None, typer.Option("--procs", help="Number of processes on the CPU.")] = None,
+    device: Device = "auto",
+    launcher: Annotated[
+        Literal["none", "torchrun"], typer.Option("--launcher", help="torchrun: this process was started by torchrun.")
+    ] = "none",
+    resume: Annotated[
+        str,
+        typer.Option(
+            "--resume", help="auto: go on where the run of this name stopped; none: start anew; or a .state file."
+        ),
+    ] = "auto",
+    plugins: Plugins = [],  # noqa: B006
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the options, build everything, print the plan, train nothing.")
+    ] = False,
+) -> None:
+    """Train a network as an options file says."""
+    from deblurkit.engine import launch
+    from deblurkit.errors import DeviceError
+    from deblurkit.options import load_options
+
+    options = load_options(opt, "train", overrides, plugins)
+    if launcher == "torchrun" and not launch.inside_launcher():
+        raise DeviceError("--launcher torchrun: start it as `torchrun --nproc-per-node N -m deblurkit train ...`")
+    count = 1 if launch.inside_launcher() else launch.number_of_processes(options.num_gpu, gpus, procs, device)
+    if dry_run:
+        from deblurkit.engine.plan import print_plan
+
+        print_plan(options, count)
+        return
+    if count > 1:
+        raise typer.Exit(launch.start_processes(count, sys.argv[1:]))
+    on_cpu = device == "auto" and (options.num_gpu == 0 or procs is not None or gpus == 0)
+    with launch.process_group("cpu" if on_cpu else device) as place:
+        from deblurkit.engine.train import train as run
+
+        code = run(options, place, resume)
+    raise typer.Exit(code)

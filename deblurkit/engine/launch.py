@@ -1,0 +1,174 @@
+"""One process or many: devices, process groups, and starting N processes from one command."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from deblurkit.errors import DeviceError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among those that train together."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """True for the process that writes files and talks to the user."""
+        return self.rank == 0
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device called `name`: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
+
+    Raises:
+        DeviceError: this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"--device {name}: is not the name of a device; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise DeviceError(f"--device {name}: this machine has {count} CUDA device(s); use --device cpu or auto")
+    elif device.type not in ("cpu", "mps"):
+        raise DeviceError(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def inside_launcher() -> bool:
+    """True in a process that torchrun (or `start_processes`) started."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def number_of_processes(num_gpu: int | str, gpus: int | None, procs: int | None, device: str) -> int:
+    """How many processes a command should run as.
+
+    Args:
+        num_gpu: of the options file ("auto": all GPUs). gpus, procs, device: the command line's words.
+
+    Raises:
+        DeviceError: more GPUs are asked for than there are, or the words contradict each other.
+    """
+    if procs is not None:
+        if gpus is not None or device not in ("auto", "cpu"):
+            raise DeviceError("--procs N starts N processes on the CPU: use it with --device cpu and without --gpus")
+        if procs < 1:
+            raise DeviceError(f"--procs {procs}: at least one process is needed")
+        return procs
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus is not None:
+        if not 0 <= gpus <= count:
+            raise DeviceError(f"--gpus {gpus}: this machine has {count} CUDA device(s)")
+        return max(gpus, 1)
+    if device != "auto" or num_gpu == "auto":
+        return max(count, 1) if device == "auto" else 1
+    if int(num_gpu) > count:
+        raise DeviceError(
+            f"num_gpu: {num_gpu} in the options, but this machine has {count} CUDA device(s); use `num_gpu: auto`"
+        )
+    return max(int(num_gpu), 1)
+
+
+def start_processes(count: int, arguments: Sequence[str], threads: int | None = None) -> int:
+    """Run `deblurkit ARGUMENTS` in `count` processes under torch's elastic launcher.
+
+    When one process dies, the others are ended. Each sees torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, ...).
+
+    Returns:
+        the exit code for this command: 0, or that of the process that failed first.
+    """
+    from torch.distributed.elastic.multiprocessing import Std
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    cores = os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads or max(cores // count, 1)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=f"deblurkit-{os.getpid()}",
+        max_restarts=0,
+        monitor_interval=0.1,
+        logs_specs=DefaultLogsSpecs(redirects=Std.NONE),
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "deblurkit", *arguments)
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        code = first.exitcode
+        return 128 - code if code < 0 else code
+    except SignalException as error:
+        return 128 + int(error.sigval)
+    return 0
+
+
+@contextlib.contextmanager
+def process_group(device: str = "auto") -> Iterator[Place]:
+    """Join the process group that the environment describes (torchrun's variables), or stand alone.
+
+    Args:
+        device: "auto": one GPU per process where there are GPUs; else as `resolve_device` reads it.
+    """
+    if not inside_launcher():
+        yield Place(resolve_device(device))
+        return
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    if device == "auto" and torch.cuda.is_available():
+        device = f"cuda:{local_rank % torch.cuda.device_count()}"
+    own = resolve_device(device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", rank=rank, world_size=world_size)
+    try:
+        yield Place(own, rank, world_size)
+    finally:
+        dist.destroy_process_group()
+
+
+def gather_objects(place: Place, value: T) -> list[T]:
+    """`value` of every process, in rank order, on every process."""
+    if place.world_size == 1:
+        return [value]
+    gathered: list[Any] = [None] * place.world_size
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def broadcast_buffers(place: Place, module: torch.nn.Module) -> None:
+    """Give every process rank 0's buffers (batch-norm statistics are each process's own between steps)."""
+    if place.world_size > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+def largest(place: Place, value: int) -> int:
+    """The largest `value` of all processes."""
+    if place.world_size == 1:
+        return value
+    tensor = torch.tensor(value, device=place.device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor.item())

@@ -1,0 +1,50 @@
+"""Asking a run to stop: the step is finished, the state saved, and the exit code says why."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+from deblurkit.engine.launch import Place, largest
+
+#: Exit codes: interrupted by hand, terminated, pre-empted by Slurm (the job should be queued again).
+_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+
+_AGREE_EVERY = 10
+
+
+class StopRequest:
+    """Turns SIGINT, SIGTERM and SIGUSR1 into a request while it is entered; a second SIGINT ends at once."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequest:
+        for name in _CODES:
+            if hasattr(signal, name):  # Windows has no SIGUSR1
+                number = getattr(signal, name)
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.code and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.code = _CODES[signal.Signals(number).name]
+
+    def agreed(self, place: Place, iteration: int) -> int:
+        """The exit code if any process was asked to stop, else 0; all processes answer alike.
+
+        Several processes talk about it only now and then, since that makes them wait for their devices.
+        """
+        if place.world_size > 1:
+            if iteration % _AGREE_EVERY:
+                return 0
+            self.code = largest(place, self.code)
+        return self.code

@@ -1,0 +1,249 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from deblurkit.build import build, build_dataset, build_network
+from deblurkit.data.base import FrameDataset
+from deblurkit.data.loader import build_loader
+from deblurkit.data.prefetcher import prefetch
+from deblurkit.data.sampler import RequestSampler
+from deblurkit.engine.checkpoint import load_weights, read_checkpoint
+from deblurkit.engine.evaluate import Evaluation, evaluate
+from deblurkit.engine.experiment import RECORD_SCHEMA, ResumePoint, find_resume_point, prepare_folder
+from deblurkit.engine.launch import Place, broadcast_buffers, gather_objects
+from deblurkit.engine.log import close_log, open_log
+from deblurkit.engine.reproducibility import environment, restore_random_states, seed_everything
+from deblurkit.engine.stop import StopRequest
+from deblurkit.files import write_json
+from deblurkit.hooks.base import Hook
+from deblurkit.hooks.checkpoint_hook import CheckpointHook
+from deblurkit.hooks.log_hook import LogHook
+from deblurkit.hooks.tensorboard_hook import TensorBoardHook
+from deblurkit.hooks.validation_hook import ValidationHook
+from deblurkit.metrics import PROTOCOLS
+from deblurkit.models.base import Model
+from deblurkit.options import Options
+from deblurkit.registry import HOOK_REGISTRY, MODEL_REGISTRY
+
+
+class Training:
+    """A run: what hooks see.
+
+    Args:
+        options: checked for phase "train". place: this process among those that train together. resume: see
+            `find_resume_point`.
+
+    Attributes:
+        iteration: steps done. epoch: the current pass over the data, from 1.
+        data_wait: seconds that this process has waited for batches so far.
+        folder: `experiments/NAME`. log: writes to `train.log` and the console.
+
+    Raises:
+        DeblurkitError: data, weights or options that do not fit; nothing is written then.
+    """
+
+    def __init__(self, options: Options, place: Place, resume: str = "auto") -> None:
+        self.options, self.place = options, place
+        self.folder = Path(options.path.experiments_root) / options.name
+        train = options.training()
+        seed_everything(options.manual_seed + place.rank)
+        point = find_resume_point(self.folder, resume)
+
+        assert options.network_g is not None
+        network = build_network(options.network_g.mapping())
+        self._load_start_weights(network, point)
+        self.model: Model = MODEL_REGISTRY.get(options.model_type)(options, {"g": network}, place)
+
+        entry = options.sets("train")["train"]
+        self.dataset = build_dataset(entry.mapping(), options.manual_seed)
+        self.val_sets: dict[str, FrameDataset] = {
+            name: build_dataset(val.mapping(), options.manual_seed) for name, val in options.sets("val").items()
+        }
+        self.iterations_per_epoch = RequestSampler.count_iterations(
+            len(self.dataset), entry.batch_size_per_gpu * place.world_size, entry.dataset_enlarge_ratio
+        )
+        self.unit_length = self.iterations_per_epoch if train.unit == "epoch" else 1
+        self.total_iterations = (train.total_epoch or train.total_iter or 0) * self.unit_length
+        self.iteration = point.iteration if point else 0
+        self.protocol = PROTOCOLS.get(options.val.protocol)
+        self.hooks = self._make_hooks()
+        if point:
+            self._load_state(point)
+        self.batches: Any = None
+
+        if place.is_main:
+            prepare_folder(self.folder, options, point)
+        gather_objects(place, None)  # nobody goes on before the folder is there
+        self.log = open_log(self.folder / "train.log", place)
+
+    def _load_start_weights(self, network: Any, point: ResumePoint | None) -> None:
+        path = self.options.path
+        if point:
+            load_weights(network, point.weights)
+        elif path.pretrain_network_g:
+            load_weights(network, read_checkpoint(path.pretrain_network_g), strict=path.strict_load_g)
+
+    def _make_hooks(self) -> list[Hook]:
+        logger, train = self.options.logger, self.options.training()
+        hooks: list[Hook] = [LogHook(logger.print_freq)]
+        if logger.use_tb_logger:
+            hooks.append(TensorBoardHook(logger.print_freq))
+        if self.options.val.val_freq and self.val_sets:
+            hooks.append(ValidationHook(self.options.val.val_freq))
+        hooks += [cast(Hook, build(HOOK_REGISTRY, component.mapping())) for component in train.hooks]
+        # last: a checkpoint holds what the other hooks have done in this iteration
+        hooks.append(CheckpointHook(logger.save_checkpoint_freq, logger.keep_last))
+        return hooks
+
+    def _load_state(self, point: ResumePoint) -> None:
+        self.model.load_state(point.state["model"])
+        states: Sequence[dict[str, Any]] = point.state["random"]
+        if self.place.rank < len(states):
+            restore_random_states(states[self.place.rank])
+        for name, hook in self._named_hooks():
+            if name in point.state["hooks"]:
+                hook.load_state(point.state["hooks"][name])
+
+    def _named_hooks(self) -> list[tuple[str, Hook]]:
+        return [(f"{i}.{type(hook).__name__}", hook) for i, hook in enumerate(self.hooks)]
+
+    def hook_states(self) -> dict[str, Any]:
+        """The hooks' states, for a checkpoint."""
+        return {name: hook.state() for name, hook in self._named_hooks()}
+
+    @property
+    def epoch(self) -> int:
+        """The pass over the data that the last step belonged to, from 1."""
+        return max(self.iteration - 1, 0) // self.iterations_per_epoch + 1
+
+    @property
+    def data_wait(self) -> float:
+        """Seconds waited for batches."""
+        return float(self.batches.wait_seconds) if self.batches is not None else 0.0
+
+    def due(self, every: int | None) -> bool:
+        """True when a frequency, counted in the schedule's unit, falls on the last step."""
+        return every is not None and self.iteration % (every * self.unit_length) == 0
+
+    def run(self) -> int:
+        """Train to the end, or until the process is asked to stop.
+
+        Returns:
+            the exit code: 0, or 130, 143, 75 after SIGINT, SIGTERM, SIGUSR1 (the state is saved then).
+        """
+        started, first = time.time(), self.iteration
+        self._announce()
+        self.batches = self._batches()
+        try:
+            with StopRequest() as stop:
+                for hook in self.hooks:
+                    hook.before_train(self)
+                for batch in self.batches:
+                    self.model.set_rates(self.iteration // self.unit_length)
+                    losses = self.model.train_step(batch)
+                    self.iteration += 1
+                    for hook in self.hooks:
+                        hook.after_iter(self, losses)
+                    if stop.agreed(self.place, self.iteration):
+                        break
+                for hook in self.hooks:
+                    hook.after_train(self)
+        finally:
+            self.batches.close()
+            for hook in self.hooks:
+                hook.close()
+        code = stop.code if self.iteration < self.total_iterations else 0
+        self._write_record(started, first, finished=code == 0)
+        if code:
+            self.log.info(f"stopped at iter {self.iteration:,}; all is saved, the same command goes on from here")
+        else:
+            self.log.info(f"done: {self.folder / 'models' / 'net_g_latest.pth'}")
+        close_log(self.log)
+        return code
+
+    def validate(self) -> None:
+        """Evaluate on every validation set and tell the hooks."""
+        broadcast_buffers(self.place, self.model.net)
+        results: dict[str, Evaluation] = {}
+        for name, dataset in self.val_sets.items():
+            results[name] = evaluate(
+                self.model.net, dataset, self.protocol, self.place, f"validating {name}", examples=2
+            )
+        for hook in self.hooks:
+            hook.after_val(self, results)
+
+    def _batches(self) -> Any:
+        entry = self.options.sets("train")["train"]
+        loader = build_loader(
+            self.dataset,
+            entry,
+            seed=self.options.manual_seed,
+            rank=self.place.rank,
+            world_size=self.place.world_size,
+            first_iter=self.iteration,
+            total_iter=self.total_iterations,
+            pin_memory=self.place.device.type == "cuda",
+        )
+        return prefetch(loader, self.place.device, entry.prefetch_mode)
+
+    def _announce(self) -> None:
+        net, entry = self.model.net, self.options.sets("train")["train"]
+        self.log.info(
+            f"{self.options.name}: {type(net).__name__} with {net.num_parameters:,} parameters on {self.place.device}"
+            + (f", {self.place.world_size} processes" if self.place.world_size > 1 else "")
+        )
+        self.log.info(
+            f"{len(self.dataset):,} samples, batch {entry.batch_size_per_gpu * self.place.world_size}, "
+            f"{self.iterations_per_epoch:,} iterations an epoch, {self.total_iterations:,} in all"
+            + (f"; going on after iter {self.iteration:,}" if self.iteration else "")
+        )
+
+    def _write_record(self, started: float, first: int, finished: bool) -> None:
+        """`run.json`: what ran, on what, with which data."""
+        if not self.place.is_main:
+            return
+        seconds = time.time() - started
+        entry = self.options.sets("train")["train"]
+        steps = self.iteration - first
+        record = {
+            "schema": RECORD_SCHEMA,
+            "name": self.options.name,
+            "finished": finished,
+            "iterations": self.iteration,
+            "epochs": self.iteration / self.iterations_per_epoch,
+            "samples_seen": self.iteration * entry.batch_size_per_gpu * self.place.world_size,
+            "seed": self.options.manual_seed,
+            "network": self.model.net.config,
+            "parameters": self.model.net.num_parameters,
+            "processes": self.place.world_size,
+            "data": {"train": self.dataset.fingerprint(), **{k: v.fingerprint() for k, v in self.val_sets.items()}},
+            "environment": environment(self.place.device),
+            "this_session": {
+                "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
+                "seconds": round(seconds, 1),
+                "first_iteration": first,
+                "iterations_per_second": round(steps / seconds, 3) if seconds else None,
+                "data_wait_share": round(self.data_wait / seconds, 4) if seconds else None,
+            },
+            "options": self.options.model_dump(by_alias=True, mode="json"),
+        }
+        if self.place.device.type == "cuda":
+            record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.place.device)
+        write_json(self.folder / "run.json", record)
+
+
+def train(options: Options, place: Place, resume: str = "auto") -> int:
+    """Train as the options say; see `Training`. Returns the exit code."""
+    run = Training(options, place, resume)
+    if run.iteration >= run.total_iterations:
+        run.log.info(f"{run.folder}: is finished already (iter {run.iteration:,}); --resume none starts anew")
+        close_log(run.log)
+        return 0
+    return run.run()

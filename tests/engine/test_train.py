@@ -1,0 +1,307 @@
+"""Training runs as a user starts them: exact resume, stopping, two processes, what lies in the folder afterwards."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tests.support.trees import make_tree
+
+from tests.support.runs import PLAIN_NET, command, deblurkit, environment, weights_hash, write_options
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "tree"
+    make_tree(root, splits=("train", "test"), sequences=2, frames=6, size=(32, 40), seed=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def unbroken(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody disturbed."""
+    options = write_options(tmp_path_factory.mktemp("unbroken") / "tiny.yml", tree)
+    done = deblurkit("train", "-opt", options)
+    assert done.returncode == 0, done.stderr
+    return options.parent / "experiments" / "tiny"
+
+
+def latest(folder: Path) -> Path:
+    return folder / "models" / "net_g_latest.pth"
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None or path.exists(), process.communicate()[0]
+        assert time.monotonic() < until, f"{path} did not appear"
+        time.sleep(0.002)
+
+
+def test_folder_has_what_the_design_names(unbroken: Path) -> None:
+    names = {str(path.relative_to(unbroken)) for path in unbroken.rglob("*") if path.is_file()}
+    assert {"options.yml", "run.json", "train.log", "models/net_g_latest.pth", "models/net_g_best.pth"} <= names
+    # keep_last is 3: iterations 4, 6, 8 of 2, 4, 6, 8
+    assert {n for n in names if n.endswith(".state")} == {f"training_states/{i}.state" for i in (4, 6, 8)}
+    assert {f"models/net_g_{i}.pth" for i in (4, 6, 8)} <= names
+    assert "models/net_g_2.pth" not in names
+    record = json.loads((unbroken / "run.json").read_text())
+    assert record["finished"]
+    assert record["iterations"] == 8
+    assert record["samples_seen"] == 16
+    assert record["data"]["train"]
+    assert record["network"]["type"] == "DBN"
+    log = (unbroken / "train.log").read_text()
+    assert "validation on val at iter 4" in log
+    assert "validation on val at iter 8" in log
+    assert "data wait" in log
+
+
+def test_checkpoint_says_which_network_it_is(unbroken: Path) -> None:
+    content = torch.load(latest(unbroken), weights_only=True)
+    assert content["network"] == {
+        "type": "DBN", "num_frames": 3, "in_channels": 3, "inner_channels": 4, "zero_init_residual": True,
+    }  # fmt: skip
+    assert content["io"]["order"] == "rgb"
+    assert content["iter"] == 8
+
+
+def test_the_same_options_give_the_same_bits(tree: Path, unbroken: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree, datasets__train__num_worker_per_gpu=2)
+    assert deblurkit("train", "-opt", options).returncode == 0
+    assert weights_hash(latest(tmp_path / "experiments" / "tiny")) == weights_hash(latest(unbroken))
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_killed_at_a_random_moment_and_resumed_gives_the_same_bits(
+    attempt: int, tree: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree)
+    folder = tmp_path / "experiments" / "tiny"
+    process = start("train", "-opt", options)
+    wait_for(folder / "training_states" / f"{(2, 4, 6)[attempt]}.state", process)
+    time.sleep(random.Random(attempt).uniform(0, 0.05))
+    process.kill()
+    process.wait()
+    done = deblurkit("train", "-opt", options)
+    assert done.returncode == 0, done.stderr
+    assert weights_hash(latest(folder)) == weights_hash(latest(unbroken))
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 75)])
+def test_a_signal_saves_and_exits_with_its_code(
+    name: str, code: int, tree: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    # checkpoints only at the end: what is there after the signal was saved because of it
+    options = write_options(tmp_path / "tiny.yml", tree, logger__save_checkpoint_freq=1000, train__total_iter=100000)
+    folder = tmp_path / "experiments" / "tiny"
+    process = start("train", "-opt", options, "--set", "val.val_freq=null")
+    wait_for(folder / "train.log", process)
+    while "iter 2," not in (folder / "train.log").read_text():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    states = list((folder / "training_states").glob("*.state"))
+    assert len(states) == 1
+    assert weights_hash(latest(folder)) == weights_hash(folder / "models" / f"net_g_{states[0].stem}.pth")
+    if int(states[0].stem) <= 8:
+        done = deblurkit("train", "-opt", options, "--set", "train.total_iter=8", "--set", "val.val_freq=null")
+        assert done.returncode == 0, done.stderr
+        assert weights_hash(latest(folder)) == weights_hash(latest(unbroken))
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tree: Path, unbroken: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree)
+    folder = tmp_path / "experiments" / "tiny"
+    assert deblurkit("train", "-opt", options, "--set", "train.total_iter=6").returncode == 0
+    state = folder / "training_states" / "6.state"
+    state.write_bytes(state.read_bytes()[:-100])
+    done = deblurkit("train", "-opt", options)
+    assert done.returncode == 0, done.stderr
+    assert "6.state" in done.stderr
+    assert "going on after iter 4" in done.stderr
+    assert weights_hash(latest(folder)) == weights_hash(latest(unbroken))
+
+
+def test_a_finished_run_is_left_alone_and_none_archives_it(tree: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree, train__total_iter=2)
+    root = tmp_path / "experiments"
+    assert deblurkit("train", "-opt", options).returncode == 0
+    before = latest(root / "tiny").stat().st_mtime_ns
+    again = deblurkit("train", "-opt", options)
+    assert again.returncode == 0
+    assert "finished already" in again.stderr
+    assert latest(root / "tiny").stat().st_mtime_ns == before
+    anew = deblurkit("train", "-opt", options, "--resume", "none")
+    assert anew.returncode == 0, anew.stderr
+    assert len(list(root.glob("tiny_archived_*"))) == 1
+    assert latest(root / "tiny").exists()
+
+
+def test_changed_options_are_shown_on_a_resume(tree: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree, train__total_iter=2)
+    assert deblurkit("train", "-opt", options).returncode == 0
+    longer = deblurkit("train", "-opt", options, "--set", "train.total_iter=4")
+    assert longer.returncode == 0
+    assert "-  total_iter: 2" in longer.stderr
+    assert "+  total_iter: 4" in longer.stderr
+
+
+def test_epochs_as_the_unit(tree: Path, tmp_path: Path) -> None:
+    options = write_options(
+        tmp_path / "tiny.yml", tree, train__scheduler={"type": "MultiStepRestartLR", "milestones": [1], "gamma": 0.1}
+    )
+    values = yaml.safe_load(options.read_text())
+    del values["train"]["total_iter"]
+    values["train"]["total_epoch"] = 2
+    values["val"]["val_freq"] = values["logger"]["save_checkpoint_freq"] = 1
+    options.write_text(yaml.safe_dump(values))
+    done = deblurkit("train", "-opt", options)
+    assert done.returncode == 0, done.stderr
+    # two sequences of 6 frames, windows of 3: 8 samples, batches of 2: 4 iterations an epoch
+    assert "4 iterations an epoch, 8 in all" in done.stderr
+    assert "[epoch 1, iter 4, lr (1.000e-03)]" in done.stderr
+    assert "[epoch 2, iter 6, lr (1.000e-04)]" in done.stderr
+    states = (tmp_path / "experiments" / "tiny" / "training_states").glob("*.state")
+    assert {path.stem for path in states} == {"4", "8"}
+
+
+def test_losses_fall(tree: Path, tmp_path: Path) -> None:
+    options = write_options(
+        tmp_path / "tiny.yml", tree, train__total_iter=60, train__scheduler=None, val__val_freq=60,
+        network_g={"type": "DBN", "num_frames": 3, "inner_channels": 8, "zero_init_residual": True},
+    )  # fmt: skip
+    done = deblurkit("train", "-opt", options)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "pixel:" in line]
+    values = [float(line.rsplit("pixel: ", 1)[1]) for line in lines]
+    assert sum(values[-5:]) < 0.9 * sum(values[:5])
+
+
+class TestTwoProcesses:
+    """`--procs 2 --device cpu`: torch's elastic launcher, gloo, DDP."""
+
+    @pytest.fixture
+    def options(self, tree: Path, tmp_path: Path) -> Path:
+        (tmp_path / "plugins").mkdir()
+        (tmp_path / "plugins" / "plain_arch.py").write_text(PLAIN_NET)
+        return write_options(
+            tmp_path / "one" / "tiny.yml", tree, network_g={"type": "PlainNet"}, plugins=[str(tmp_path / "plugins")]
+        )
+
+    def test_equals_one_process_with_the_same_global_batch(self, options: Path, tmp_path: Path) -> None:
+        one = deblurkit("train", "-opt", options)
+        assert one.returncode == 0, one.stderr
+        root = tmp_path / "two"
+        two = deblurkit(
+            "train", "-opt", options, "--procs", 2, "--device", "cpu", "--set", f"path.experiments_root={root}",
+            "--set", "datasets.train.batch_size_per_gpu=1",
+        )  # fmt: skip
+        assert two.returncode == 0, two.stderr
+        a = torch.load(latest(tmp_path / "one" / "experiments" / "tiny"), weights_only=True)["params"]
+        b = torch.load(latest(root / "tiny"), weights_only=True)["params"]
+        for key, value in a.items():
+            torch.testing.assert_close(value, b[key], rtol=1e-4, atol=1e-6)
+        # validation is shared among the processes; every frame is scored once
+        line = next(line for line in two.stderr.splitlines() if "validation on val at iter 8" in line)
+        assert "over 8 frames" in line
+
+    def test_killed_and_resumed_gives_the_same_bits(self, options: Path, tmp_path: Path) -> None:
+        arguments = ("train", "-opt", options, "--procs", 2, "--device", "cpu", "--set")
+        whole = deblurkit(*arguments, f"path.experiments_root={tmp_path / 'whole'}")
+        assert whole.returncode == 0, whole.stderr
+        root = tmp_path / "cut"
+        process = subprocess.Popen(
+            command(*arguments, f"path.experiments_root={root}"), env=environment(), start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        until = time.monotonic() + 90
+        while not (root / "tiny" / "training_states" / "4.state").exists():
+            assert time.monotonic() < until
+            assert process.poll() is None
+            time.sleep(0.002)
+        import os
+
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        again = deblurkit(*arguments, f"path.experiments_root={root}")
+        assert again.returncode == 0, again.stderr
+        assert weights_hash(latest(root / "tiny")) == weights_hash(latest(tmp_path / "whole" / "tiny"))
+
+    def test_an_error_ends_all_and_keeps_its_exit_code(self, options: Path, tmp_path: Path) -> None:
+        done = deblurkit(
+            "train", "-opt", options, "--procs", 2, "--device", "cpu", "--set", "datasets.train.gt_size=4096"
+        )
+        assert done.returncode == 2, done.stderr
+        assert "4096" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+class TestBadInput:
+    """One clear message, exit code 2, nothing written."""
+
+    def check(self, options: Path, *words: str, extra: tuple[object, ...] = ()) -> None:
+        done = deblurkit("train", "-opt", options, *extra)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        for word in words:
+            assert word in done.stderr, done.stderr
+        assert not (options.parent / "experiments").exists()
+
+    def test_data_that_is_not_there(self, tmp_path: Path) -> None:
+        self.check(write_options(tmp_path / "tiny.yml", tmp_path / "nowhere"), "nowhere")
+
+    def test_too_little_data_for_a_batch(self, tree: Path, tmp_path: Path) -> None:
+        options = write_options(tmp_path / "tiny.yml", tree, datasets__train__batch_size_per_gpu=100)
+        self.check(options, "8", "100", "batch_size_per_gpu")
+
+    def test_a_loss_on_an_output_that_is_not_there(self, tree: Path, tmp_path: Path) -> None:
+        options = write_options(tmp_path / "tiny.yml", tree)
+        self.check(options, "restord", "restored", extra=("--set", "train.losses.pixel.output=restord"))
+
+    def test_weights_of_another_network(self, tree: Path, unbroken: Path, tmp_path: Path) -> None:
+        options = write_options(tmp_path / "tiny.yml", tree)
+        wide = ("--set", "network_g.inner_channels=6", "--set", f"path.pretrain_network_g={latest(unbroken)}")
+        self.check(options, "do not fit DBN(", "inner_channels=4", "inner_channels=6", extra=wide)
+
+    def test_more_gpus_than_there_are(self, tree: Path, tmp_path: Path) -> None:
+        options = write_options(tmp_path / "tiny.yml", tree)
+        self.check(options, "--gpus 99", extra=("--gpus", 99))
+
+    def test_an_optimiser_argument_that_torch_refuses(self, tree: Path, tmp_path: Path) -> None:
+        options = write_options(tmp_path / "tiny.yml", tree)
+        self.check(options, "Adam", "lr", extra=("--set", "train.optim_g.lr=-1.0"))
+
+
+def test_a_window_that_does_not_fit_the_network_is_said_at_once(tree: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree)
+    done = deblurkit("train", "-opt", options, "--set", "network_g.num_frames=5")
+    assert done.returncode == 2
+    assert "num_frame to 5" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tree: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree)
+    done = deblurkit("train", "-opt", options, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "DBN" in done.stdout
+    assert "8 samples" in done.stdout
+    assert "from iter 5: lr 5.000e-04" in done.stdout
+    assert not (tmp_path / "experiments").exists()
