@@ -26,13 +26,14 @@ def build(registry: Registry, mapping: Mapping[str, Any], ignore: Iterable[str] 
     """
     from deblurkit.options import check_arguments
 
-    if "type" not in mapping:
+    if not isinstance(mapping.get("type"), str):
         raise RegistryError(f"{registry.kind}: the mapping {dict(mapping)} has no `type`")
     cls = registry.get(mapping["type"])
-    arguments = {key: value for key, value in mapping.items() if key != "type" and key not in set(ignore)}
-    problems = check_arguments(cls, arguments)
+    beside = list(ignore)
+    arguments = {key: value for key, value in mapping.items() if key != "type" and key not in beside}
+    problems = check_arguments(cls, arguments, beside=beside)
     if problems:
-        raise RegistryError("\n".join(f"{mapping['type']}: {'.'.join(path)}: {text}" for path, text in problems))
+        raise RegistryError("\n".join(f"{'.'.join(path)}: {text}" for path, text in problems))
     try:
         return cls(**arguments)
     except ValueError as error:  # a value that the class itself refuses

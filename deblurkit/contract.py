@@ -106,8 +106,9 @@ class FrameContract:
         if self.reach is None:
             single = {"image": 1, "window": self.frames}
             object.__setattr__(self, "reach", single.get(self.kind, "clip"))
-        if [output.name for output in self.outputs].count("restored") != 1:
-            raise ValueError("FrameContract.outputs: exactly one output must be named 'restored'")
+        names = [output.name for output in self.outputs]
+        if "restored" not in names or len(set(names)) != len(names):
+            raise ValueError(f"FrameContract.outputs: names must differ and one must be 'restored', not {names}")
         if self.restored.scale != self.scale:
             raise ValueError(f"FrameContract: scale {self.scale} but 'restored' has scale {self.restored.scale}")
         if self.kind != "window" and (self.frames, self.target) != (1, 0):
@@ -116,6 +117,12 @@ class FrameContract:
             raise ValueError(f"FrameContract.target: {self.target} is not in a window of {self.frames} frames")
         if self.kind in ("image", "window") and (self.past or self.future):
             raise ValueError("FrameContract: past and future are for kinds 'clip' and 'stream'")
+        if min(self.past, self.future) < 0 or min(self.time_multiple, *self.sizes, self.min_size, self.scale) < 1:
+            raise ValueError("FrameContract: past and future start at 0; multiples, min_size and scale at 1")
+        if self.pad not in ("reflect", "replicate", "zeros"):
+            raise ValueError(f"FrameContract.pad: {self.pad!r} is none of reflect, replicate, zeros")
+        if self.halo not in ("global", "data") and not (isinstance(self.halo, int) and self.halo >= 0):
+            raise ValueError(f"FrameContract.halo: {self.halo!r} is neither a number of pixels nor global or data")
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -169,9 +176,13 @@ class PixelConvention:
         unknown = set(values) - {"order", "mean", "std", "range"}
         if unknown or values.get("order", "rgb") not in ("rgb", "bgr"):
             raise ValueError(f"io: {values} is not understood")
-        for key in ("mean", "std"):
-            if key in values:
-                values[key] = tuple(float(v) for v in values[key])
+        try:
+            values.update({key: tuple(float(v) for v in values[key]) for key in ("mean", "std") if key in values})
+            values.update({"range": float(values["range"])} if "range" in values else {})
+        except TypeError:
+            raise ValueError(f"io: {values} is not understood") from None
+        if 0 in (values.get("range"), *values.get("std", ())):
+            raise ValueError(f"io: {values}: range and std must not be 0")
         return cls(**values)
 
     def to_mapping(self) -> dict[str, Any]:

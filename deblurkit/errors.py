@@ -17,7 +17,7 @@ class DeblurkitError(Exception):
 
 
 class OptionsError(DeblurkitError):
-    """An options file, or an override given with `--set`, is not valid. Holds every problem found, not the first only."""
+    """An options file or a `--set` is not valid; the message holds every problem found, not the first only."""
 
 
 class RegistryError(DeblurkitError):
@@ -34,6 +34,10 @@ class CheckpointError(DeblurkitError):
 
 class VideoError(DeblurkitError):
     """A video that cannot be read or written."""
+
+
+class TrainingError(DeblurkitError):
+    """A run that cannot go on: gradients that stay non-finite, a process that died."""
 
 
 class DeviceError(DeblurkitError):

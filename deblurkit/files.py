@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from deblurkit.errors import DeblurkitError
+
+#: No space, quota, file size limit, device error: about the disk, whatever was being written.
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @contextlib.contextmanager
@@ -24,28 +28,31 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         DeblurkitError: the folder cannot be written, or the disk is full.
     """
     target = Path(target)
-    temporary: Path | None = None
+    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
-        yield temporary
-        sync(temporary)
-        temporary.replace(target)
-        sync(target.parent)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise DeblurkitError(f"{target}: cannot be written: {error.strerror or error}") from error
+        raise _not_written(target, error) from error
+    try:
+        try:
+            yield temporary
+        except OSError as error:  # the block may also read: only what is about this file or its disk is ours to explain
+            if error.errno in _DISK_ERRORS or error.filename == str(temporary):
+                raise _not_written(target, error) from error
+            raise
+        try:
+            sync(temporary)
+            temporary.replace(target)
+            sync(target.parent)
+        except OSError as error:
+            raise _not_written(target, error) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _not_written(target: Path, error: OSError) -> DeblurkitError:
+    return DeblurkitError(f"{target}: cannot be written: {error.strerror or error}")
 
 
 def sync(path: Path) -> None:
@@ -66,8 +73,8 @@ def write_text(target: str | Path, text: str) -> None:
 
 
 def write_json(target: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON to `target` atomically. NaN and infinity become the strings "nan", "inf", "-inf"."""
-    write_text(target, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+    """Write `value` as indented JSON to `target` atomically; NaN and infinity become "nan", "inf", "-inf"."""
+    write_text(target, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Pictures in and out of files and bytes. Pixels are HWC RGB `uint8`, or `uint16` where the source has more than 8 bits."""
+"""Pictures in and out of files and bytes: HWC RGB `uint8`, or `uint16` where the source has more than 8 bits."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def natural_key(path: Path | str) -> tuple[Any, ...]:
     import re
 
     name = path.name if isinstance(path, Path) else path
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part)
+    parts = [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
+    return (*parts, (-1, name))  # the name again: `1.png` and `01.png` must not tie
 
 
 def read_image(path: str | Path) -> Pixels:
@@ -89,21 +90,42 @@ def decode_image(data: bytes | memoryview, name: str) -> Pixels:
 
 def check_whole(data: bytes | memoryview, name: str) -> None:
     """Raise DataError for a PNG or JPEG whose end is missing; other formats pass."""
-    head, tail = bytes(data[:8]), bytes(data[-4096:])
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        whole = b"IEND\xaeB`\x82" in tail
-    elif head.startswith(b"\xff\xd8\xff"):
-        whole = b"\xff\xd9" in tail
+    data = bytes(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        whole = b"IEND\xaeB`\x82" in data[-4096:]
+    elif data.startswith(b"\xff\xd8\xff"):
+        whole = data.find(b"\xff\xd9", _jpeg_scan(data)) > 0
     else:
         return
     if not whole:
         raise DataError(f"{name}: is cut off ({len(data)} bytes, the end of the file is missing); copy it again")
 
 
+def _jpeg_scan(data: bytes) -> int:
+    """Where the picture of a JPEG file begins, after its headers (which may hold a small JPEG of their own).
+
+    Within the picture the two bytes of the end marker occur nowhere else, and behind it cameras put what they like.
+    """
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        if data[at + 1 : at + 2] == b"\xff":  # padding before a marker
+            at += 1
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at
+
+
+def _bgr(image: Pixels, name: str) -> Pixels:
+    """What OpenCV's encoders take; they would make something of other shapes and types too."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{name}: (H, W, 3) pixels of uint8 or uint16 are written, not {image.shape} of {image.dtype}")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
 def encode_png(image: Pixels, level: int = 3) -> bytes:
-    """PNG bytes of `(H, W, 3)` RGB pixels; `level` 0 to 9 is zlib's."""
+    """PNG bytes of `(H, W, 3)` RGB pixels; `level` 0 to 9 is zlib's. Raises DataError for other shapes and types."""
     module = cv2()
-    done, data = module.imencode(".png", np.ascontiguousarray(image[..., ::-1]), [module.IMWRITE_PNG_COMPRESSION, level])
+    done, data = module.imencode(".png", _bgr(image, "PNG"), [module.IMWRITE_PNG_COMPRESSION, level])
     if not done:
         raise DataError(f"PNG encoding failed for pixels of shape {image.shape}, {image.dtype}")
     return data.tobytes()
@@ -115,7 +137,8 @@ def write_image(path: str | Path, image: Pixels, parameters: Iterable[int] = ())
     JPEG and WebP are written at quality 95; formats without 16 bits get the upper 8.
 
     Raises:
-        DataError: the ending is not a picture format. DeblurkitError: the file cannot be written.
+        DataError: the ending is not a picture format, or the pixels are not RGB of uint8 or uint16.
+        DeblurkitError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() == ".png" and not parameters:
@@ -131,7 +154,7 @@ def write_image(path: str | Path, image: Pixels, parameters: Iterable[int] = ())
             ".jpg": [module.IMWRITE_JPEG_QUALITY, 95],
             ".jpeg": [module.IMWRITE_JPEG_QUALITY, 95],
         }.get(path.suffix.lower(), [])
-        done, encoded = module.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]), options)
+        done, encoded = module.imencode(path.suffix, _bgr(image, str(path)), options)
         if not done:
             raise DataError(f"{path}: encoding failed for pixels of shape {image.shape}, {image.dtype}")
         data = encoded.tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deblurkit.contract import FrameContract, PixelConvention
+from deblurkit.registry import ARCH_REGISTRY
 
 State = dict[str, Tensor]
 
@@ -51,13 +53,14 @@ class Network(nn.Module):
         bound.apply_defaults()
         own = inspect.signature(cls.__init__).parameters
         first = next(iter(own))
-        config: dict[str, Any] = {"type": cls.__name__}
+        config: dict[str, Any] = {"type": ARCH_REGISTRY.name_of(cls) or cls.__name__}
         for name, value in bound.arguments.items():
             if own[name].kind is inspect.Parameter.VAR_KEYWORD:
                 config.update(value)
             elif name != first and own[name].kind is not inspect.Parameter.VAR_POSITIONAL:
                 config[name] = value
-        object.__setattr__(self, "config", config)
+        # a copy: a constructor may change a list that it was given
+        object.__setattr__(self, "config", copy.deepcopy(config))
         return self
 
     def __init__(self, contract: FrameContract) -> None:
@@ -178,6 +181,4 @@ def count_macs(net: Network, height: int, width: int) -> float:
 
 def build_twin_on_meta(net: Network) -> Network:
     """The same network without memory for its weights (torch's meta device), in evaluation mode."""
-    import copy
-
     return copy.deepcopy(net).to("meta").eval()

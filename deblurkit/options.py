@@ -6,27 +6,38 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from deblurkit.errors import OptionsError, did_you_mean
-from deblurkit.yaml_source import KeyPath, Source, read_source
+from deblurkit.errors import OptionsError, RegistryError, did_you_mean
+from deblurkit.yaml_source import KeyPath, Source, dump_yaml, read_source
 
-SCHEMA = "deblurkit/1"
+SCHEMA: Literal["deblurkit/1"] = "deblurkit/1"
 
 Problem = tuple[KeyPath, str]
 
 
+_TWO_UNITS = "give either total_epoch or total_iter (milestones and frequencies count in the one that is given)"
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True)  # strict: `batch_size_per_gpu: "8"` or `true` is an error
 
 
 class Component(BaseModel):
     """`type` and the constructor arguments of a registered class (checked against its signature)."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
     type: str
 
     @property
@@ -63,6 +74,14 @@ class LossOptions(Component):
     output: str = "restored"
 
 
+class ParamGroup(_Section):
+    """Parameters whose names match one of the patterns (`spynet.*`): rate times `lr_mul`, frozen for some iterations."""
+
+    match: list[str] = Field(min_length=1)
+    lr_mul: float = Field(1.0, gt=0)
+    frozen_until: int = Field(0, ge=0)
+
+
 class PathOptions(_Section):
     """Weights to start from, and where runs and results go.
 
@@ -77,19 +96,44 @@ class PathOptions(_Section):
 
 
 class TrainOptions(_Section):
-    """The schedule. `total_epoch` or `total_iter`; milestones, `val_freq` and `save_checkpoint_freq` share that unit."""
+    """How long and how to train.
+
+    Attributes:
+        total_epoch, total_iter: one of them; milestones, `val_freq` and `save_checkpoint_freq` count in that unit.
+        warmup_iter: iterations in which the rate rises linearly from zero.
+        param_groups: parameters with a rate of their own, or frozen at first.
+        ema_decay: of the moving average of the weights that is validated and saved as `params_ema`; 0: none.
+        grad_clip: largest norm of the gradient over all parameters.
+        accumulate: parts of `batch_size_per_gpu` samples whose gradients make one step.
+        precision: of the forward pass (autocast). tf32: let GPUs multiply fp32 matrices with 10 bits of mantissa.
+        checkpoint_modules: name patterns of modules that compute their activations again instead of keeping them.
+        sync_bn: batch norm over all processes. find_unused_parameters, static_graph: for DDP.
+    """
 
     total_epoch: int | None = Field(None, gt=0)
     total_iter: int | None = Field(None, gt=0)
     optim_g: Component
     scheduler: Component | None = None
+    warmup_iter: int = Field(0, ge=0)
     losses: dict[str, LossOptions] = Field(min_length=1)
+    param_groups: list[ParamGroup] = []
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    grad_clip: float | None = Field(None, gt=0)
+    accumulate: int = Field(1, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_modules: list[str] = []
+    sync_bn: bool = False
+    find_unused_parameters: bool = False
+    static_graph: bool = False
     hooks: list[Component] = []
 
     @model_validator(mode="after")
     def _one_unit(self) -> TrainOptions:
         if (self.total_epoch is None) == (self.total_iter is None):
-            raise ValueError("give either total_epoch or total_iter (and count milestones and frequencies in it)")
+            raise ValueError(_TWO_UNITS)
         return self
 
     @property
@@ -119,18 +163,25 @@ class Options(_Section):
     """A whole options file."""
 
     schema_: Literal["deblurkit/1"] = Field(SCHEMA, alias="schema")
-    name: str = Field(min_length=1, pattern=r"^[^/\\]+$")
+    name: str
     model_type: str = "RestorationModel"
     scale: int = Field(1, gt=0)
-    num_gpu: int | Literal["auto"] = "auto"
+    num_gpu: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     manual_seed: int = Field(0, ge=0)
     plugins: list[str] = []
     datasets: dict[str, DatasetOptions] = Field(min_length=1)
     network_g: Component | None = None
-    path: PathOptions = Field(default_factory=PathOptions)
+    path: PathOptions = PathOptions()
     train: TrainOptions | None = None
-    val: ValOptions = Field(default_factory=ValOptions)
-    logger: LoggerOptions = Field(default_factory=LoggerOptions)
+    val: ValOptions = ValOptions()
+    logger: LoggerOptions = LoggerOptions()
+
+    @field_validator("name")
+    @classmethod
+    def _folder_name(cls, value: str) -> str:
+        if value.strip() in ("", ".", "..") or any(sign in value for sign in "/\\\0"):
+            raise ValueError(f"names the folder of the run: {value!r} cannot")
+        return value
 
     def sets(self, phase: str) -> dict[str, DatasetOptions]:
         """The data sets of a phase ("train", "val" or "test") in order: keys `phase` and `phase_...`."""
@@ -148,8 +199,7 @@ class Options(_Section):
 
     def dump(self) -> str:
         """YAML text that gives the same options again."""
-        values = self.model_dump(by_alias=True, mode="json")
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+        return dump_yaml(self.model_dump(by_alias=True, mode="json"))
 
 
 def load_options(
@@ -166,8 +216,10 @@ def load_options(
 
     Raises:
         OptionsError: with every problem found, one a line: file and line, key path, and the nearest key for a typo.
-        RegistryError: a plugin folder is not usable.
+        RegistryError: one of the folders in `plugins` is not usable.
     """
+    from deblurkit.registry import load_plugins
+
     source = read_source(path, overrides)
     if source.values.get("schema") is None:
         raise OptionsError(
@@ -179,11 +231,13 @@ def load_options(
     try:
         options = Options.model_validate(source.values)
     except ValidationError as error:
-        problems += [_explain(item) for item in error.errors()]
-    extra = source.values.get("plugins")
-    from deblurkit.registry import load_plugins
-
-    load_plugins([*plugins, *(extra if isinstance(extra, list) else [])])
+        problems += _explain(error, source.values)
+    load_plugins(plugins)
+    for i, folder in enumerate(_at(source.values, "plugins") or []):
+        try:
+            load_plugins([folder] if isinstance(folder, str) else [])
+        except RegistryError as error:
+            problems.append((("plugins", str(i)), str(error)))
     problems += _check_components(source.values)
     problems += _check_phase(source.values, phase)
     if problems:
@@ -192,43 +246,64 @@ def load_options(
     return options
 
 
-def check_arguments(cls: Callable[..., Any], arguments: Mapping[str, Any], skip: Iterable[str] = ()) -> list[Problem]:
+def check_arguments(
+    cls: Callable[..., Any], arguments: Mapping[str, Any], skip: Iterable[str] = (), beside: Iterable[str] = ()
+) -> list[Problem]:
     """What is wrong with `cls(**arguments)`, judged by the signature: unknown, missing and wrongly typed arguments.
 
     Args:
         skip: parameters that the caller fills in itself.
+        beside: keys that stand beside the arguments and belong to somebody else; a typo may have meant one of them.
     """
     parameters, free = _parameters(cls, skip)
-    fields = {
-        name: (annotation, ... if default is inspect.Parameter.empty else default)
-        for name, (annotation, default) in parameters.items()
-    }
-    config = ConfigDict(extra="allow" if free else "forbid", arbitrary_types_allowed=True, protected_namespaces=())
-    # pydantic refuses some names for fields (leading underscores, "copy"...), so each goes in under an alias of its own
-    aliased = {f"p{i}": (t, Field(d, alias=name)) for i, (name, (t, d)) in enumerate(fields.items())}
-    model = create_model("Arguments", __config__=config, **typing.cast(Any, aliased))
     problems: list[Problem] = []
-    try:
-        checked = model.model_validate(dict(arguments))
-    except ValidationError as error:
-        for item in error.errors():
-            path = tuple(str(part) for part in item["loc"])
-            if item["type"] == "extra_forbidden":
-                problems.append((path, f"unknown argument of {_name(cls)}{did_you_mean(path[-1], fields)}"))
-            elif item["type"] == "missing":
-                problems.append((path, f"missing: {_name(cls)} needs it"))
-            else:
-                # the alternatives of a union (int | None) come as separate errors with the type's name in the path
-                shown = path[:1]
-                text = _plain(item["msg"])
-                if not any(p == shown for p, _ in problems):
-                    problems.append((shown, f"{text}, got {arguments.get(path[0])!r} (argument of {_name(cls)})"))
-        return problems
-    for i, name in enumerate(fields):
-        value = arguments.get(name)
-        if isinstance(value, str) and not isinstance(getattr(checked, f"p{i}"), str):
-            problems.append(((name,), f"is the text {value!r}; {_name(cls)} needs a value of another type"))
+    if not free:
+        known = [*parameters, *beside]
+        problems += [
+            ((name,), f"unknown argument of {_name(cls)}{did_you_mean(name, known)}")
+            for name in arguments
+            if name not in parameters
+        ]
+    for name, (annotation, default) in parameters.items():
+        if name in arguments:
+            problem = _misfit(arguments[name], annotation)
+            if problem:
+                problems.append(((name,), f"{problem}, got {arguments[name]!r} (argument of {_name(cls)})"))
+        elif default is inspect.Parameter.empty:
+            problems.append(((name,), f"missing: {_name(cls)} needs it"))
     return problems
+
+
+def _misfit(value: Any, annotation: Any) -> str:
+    """Why a value does not fit an annotation, "" where it does.
+
+    A list may stand for a tuple and an integer for a float, since YAML has no other way; a text never stands for a
+    number, nor a number for a truth value: the constructor would be given the text.
+    """
+    try:
+        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:  # an annotation that only a type checker understands
+        return ""
+    try:
+        checked = adapter.validate_python(value)
+    except ValidationError as error:
+        return _either(_plain(item) for item in error.errors())
+    return _changed(value, checked)
+
+
+def _changed(given: Any, checked: Any) -> str:
+    """What a value should have been when a check silently made another type of it, "" where it did not."""
+    if isinstance(given, list | tuple) and isinstance(checked, list | tuple):
+        return next((text for pair in zip(given, checked, strict=True) if (text := _changed(*pair))), "")
+    if isinstance(given, dict) and isinstance(checked, dict):
+        pairs = zip(given.values(), checked.values(), strict=True)
+        return next((text for pair in pairs if (text := _changed(*pair))), "")
+    if not isinstance(given, str | bool | int | float) or type(given) is type(checked):
+        return ""
+    if type(given) is int and isinstance(checked, float):
+        return ""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return f"should be {names.get(type(checked), f'of type {type(checked).__name__}')}"
 
 
 def signature_of(cls: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str, tuple[Any, Any]]:
@@ -239,6 +314,8 @@ def signature_of(cls: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str,
 def _parameters(cls: Callable[..., Any], skip: Iterable[str]) -> tuple[dict[str, tuple[Any, Any]], bool]:
     """Named parameters, and whether any others are accepted."""
     constructor = cls.__init__ if inspect.isclass(cls) else cls
+    if constructor is object.__init__ or constructor.__qualname__ == "Module.__init__":
+        return {}, False  # a class without a constructor of its own; torch's says (*args, **kwargs) and refuses both
     try:
         hints = typing.get_type_hints(constructor)
     except Exception:  # an annotation that only a type checker can resolve: the names are still checked
@@ -258,6 +335,13 @@ def _name(cls: Callable[..., Any]) -> str:
     return getattr(cls, "__name__", str(cls))
 
 
+def _at(values: Any, *path: str) -> Any:
+    """The mapping or list at a key path; None where there is none."""
+    for part in path:
+        values = values.get(part) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping | list) else None
+
+
 def _check_components(values: Mapping[str, Any]) -> list[Problem]:
     """Every `type` must be registered and its arguments must fit; looks at the raw values, so that all errors show."""
     from deblurkit.engine.schedules import OPTIMIZERS, SCHEDULES, known_name
@@ -266,92 +350,142 @@ def _check_components(values: Mapping[str, Any]) -> list[Problem]:
 
     problems: list[Problem] = []
 
-    def section(*path: str) -> Any:
-        at: Any = values
-        for part in path:
-            at = at.get(part) if isinstance(at, Mapping) else None
-        return at
-
-    def check(path: KeyPath, find: Callable[[str], Any], own: Iterable[str] = (), skip: Iterable[str] = ()) -> None:
-        mapping = section(*path[:-1])
-        mapping = mapping[int(path[-1])] if isinstance(mapping, list) else section(*path)
-        if not isinstance(mapping, Mapping) or not isinstance(mapping.get("type"), str):
-            return  # absent, or already reported
+    def find(path: KeyPath, name: Any, table: Callable[[str], Any]) -> Any:
+        if not isinstance(name, str):
+            return None  # absent, or reported already
         try:
-            cls = find(mapping["type"])
-        except Exception as error:
-            from deblurkit.errors import RegistryError
+            return table(name)
+        except RegistryError as error:
+            problems.append((path, str(error)))
+            return None
 
-            if not isinstance(error, RegistryError):
-                raise
-            problems.append(((*path, "type"), str(error)))
+    def check(
+        path: KeyPath, mapping: Any, table: Callable[[str], Any], beside: Iterable[str] = (), skip: Iterable[str] = ()
+    ) -> None:
+        if not isinstance(mapping, Mapping):
             return
-        arguments = {key: value for key, value in mapping.items() if key != "type" and key not in own}
-        problems.extend(((*path, *where), text) for where, text in check_arguments(cls, arguments, skip))
+        cls = find((*path, "type"), mapping.get("type"), table)
+        if cls is not None:
+            arguments = {key: value for key, value in mapping.items() if key not in {"type", *beside}}
+            found = check_arguments(cls, arguments, skip, beside)
+            problems.extend(((*path, *where), text) for where, text in found)
 
-    check(("network_g",), ARCH_REGISTRY.get)
-    loader_keys = [key for key in DatasetOptions.model_fields if key != "type"]
-    for key in section("datasets") if isinstance(section("datasets"), Mapping) else ():
-        check(("datasets", key), DATASET_REGISTRY.get, own=loader_keys)
-    check(("train", "optim_g"), lambda name: known_name("optimizers", name, OPTIMIZERS()), skip=("params",))
-    check(("train", "scheduler"), lambda name: known_name("schedulers", name, SCHEDULES))
-    losses = section("train", "losses")
-    for key in losses if isinstance(losses, Mapping) else ():
-        check(("train", "losses", key), LOSS_REGISTRY.get, own=("weight", "output"))
-    hooks = section("train", "hooks")
-    for i in range(len(hooks)) if isinstance(hooks, list) else ():
-        check(("train", "hooks", str(i)), HOOK_REGISTRY.get)
+    def optimizer(name: str) -> Any:
+        return known_name("optimizers", name, OPTIMIZERS())
 
-    from deblurkit.errors import RegistryError
+    def scheduler(name: str) -> Any:
+        return known_name("schedulers", name, SCHEDULES)
 
-    for named, find in ((("model_type",), MODEL_REGISTRY.get), (("val", "protocol"), PROTOCOLS.get)):
-        value = section(*named)
-        if isinstance(value, str):
-            try:
-                find(value)
-            except RegistryError as error:
-                problems.append((named, str(error)))
+    check(("network_g",), _at(values, "network_g"), ARCH_REGISTRY.get)
+    for key, mapping in (_at(values, "datasets") or {}).items():
+        check(("datasets", key), mapping, DATASET_REGISTRY.get, beside=_keys(DatasetOptions))
+    check(("train", "optim_g"), _at(values, "train", "optim_g"), optimizer, skip=("params",))
+    check(("train", "scheduler"), _at(values, "train", "scheduler"), scheduler)
+    for key, mapping in (_at(values, "train", "losses") or {}).items():
+        check(("train", "losses", key), mapping, LOSS_REGISTRY.get, beside=_keys(LossOptions))
+    for i, mapping in enumerate(_at(values, "train", "hooks") or []):
+        check(("train", "hooks", str(i)), mapping, HOOK_REGISTRY.get)
+    find(("model_type",), values.get("model_type"), MODEL_REGISTRY.get)
+    find(("val", "protocol"), (_at(values, "val") or {}).get("protocol"), PROTOCOLS.get)
     return problems
+
+
+def _keys(section: type[Component]) -> list[str]:
+    """The keys of a component that are not arguments of its class."""
+    return [key for key in section.model_fields if key != "type"]
 
 
 def _check_phase(values: Mapping[str, Any], phase: str) -> list[Problem]:
     problems: list[Problem] = []
     datasets = values.get("datasets")
     keys = list(datasets) if isinstance(datasets, Mapping) else []
+    phases = ["train", "val", "test"]
     for key in keys:
-        if key.split("_")[0] not in ("train", "val", "test"):
-            problems.append(
-                (("datasets", key), f"a data set is called train, val, val_..., test or test_...{did_you_mean(key, ['train', 'val', 'test'])}")
-            )  # fmt: skip
+        if key.split("_")[0] not in phases:
+            hint = did_you_mean(key, phases)
+            problems.append((("datasets", key), f"a data set is called train, val, val_..., test or test_...{hint}"))
     if phase == "train":
         for key in ("train", "network_g"):
             if values.get(key) is None:
                 problems.append(((key,), "missing: training needs it"))
         if keys and "train" not in keys:
             problems.append((("datasets",), "training needs a data set `train`"))
-        val = values.get("val")
-        if isinstance(val, Mapping) and val.get("val_freq") and not any(k.split("_")[0] == "val" for k in keys):
+        train, val = _at(values, "train"), _at(values, "val")
+        if train is not None and (train.get("total_epoch") is None) == (train.get("total_iter") is None):
+            problems.append((("train",), _TWO_UNITS))  # pydantic comes to it only when all else in the section is right
+        if val is not None and val.get("val_freq") and not any(k.split("_")[0] == "val" for k in keys):
             problems.append((("val", "val_freq"), "validation is asked for, but there is no data set `val`"))
     elif keys and not any(key.split("_")[0] in ("test", "val") for key in keys):
         problems.append((("datasets",), "testing needs a data set `test` or `val`"))
     return problems
 
 
-def _explain(item: Any) -> Problem:
-    """A pydantic error in our words."""
-    path = tuple(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return path, f"unknown key{did_you_mean(path[-1], _keys_at(path[:-1]))}"
-    if item["type"] == "missing":
-        return path, "missing: it is required"
-    if item["type"] == "value_error":
-        return path, _plain(item["msg"])
-    return path, f"{_plain(item['msg'])}, got {item['input']!r}"
+def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[Problem]:
+    """Pydantic's errors in our words."""
+    problems: list[Problem] = []
+    alternatives: dict[KeyPath, list[str]] = {}
+    for item in error.errors():
+        path = tuple(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            problems.append((path, f"unknown key{did_you_mean(path[-1], _keys_at(path[:-1]))}"))
+        elif item["type"] == "missing":
+            problems.append((path, "missing: it is required"))
+        elif item["type"] == "value_error":
+            problems.append((path, _plain(item)))
+        else:
+            # the alternatives of a union come one by one, each with its type's name at the end of the path
+            path = _written(path, values)
+            alternatives.setdefault(path, []).append(_plain(item))
+    for path, texts in alternatives.items():
+        value: Any = values
+        for part in path:
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        problems.append((path, f"{_either(texts)}, got {value!r}"))
+    return problems
 
 
-def _plain(message: str) -> str:
-    message = message.removeprefix("Value error, ").removeprefix("Input ")
-    return message[:1].lower() + message[1:]
+def _written(path: KeyPath, values: Any) -> KeyPath:
+    """The part of a key path that stands in the options."""
+    for depth, part in enumerate(path):
+        if isinstance(values, Mapping) and part in values:
+            values = values[part]
+        elif isinstance(values, list) and part.isdecimal() and int(part) < len(values):
+            values = values[int(part)]
+        else:
+            return path[:depth]
+    return path
+
+
+_PLAIN = {
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "string_type": "should be a text",
+    "list_type": "should be a list",
+    "tuple_type": "should be a list",
+    "dict_type": "should be a mapping (`key: value`)",
+    "mapping_type": "should be a mapping (`key: value`)",
+    "model_type": "should be a mapping (`key: value`)",
+    "missing": "has too few items",
+    "too_short": "has too few items",
+    "too_long": "has too many items",
+}
+
+
+def _either(texts: Iterable[str]) -> str:
+    """Errors of the alternatives of a union as one sentence."""
+    first, *others = dict.fromkeys(texts)
+    return " or ".join([first, *(text.removeprefix("should be ") for text in others)])
+
+
+def _plain(item: Any) -> str:
+    """The text of one of pydantic's errors without its jargon."""
+    text: str = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return _PLAIN.get(item["type"], text[:1].lower() + text[1:])
 
 
 def _keys_at(path: KeyPath) -> list[str]:

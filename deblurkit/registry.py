@@ -5,13 +5,14 @@ A class registers itself under its own name with a decorator:
     @ARCH_REGISTRY.register()
     class BlurFree(Network): ...
 
-Modules are imported by the ending of their file name (`*_arch.py`, `*_model.py`, ...): those of this package, those in a
-user's folder (`--plugins DIR`, `plugins: [DIR]` in an options file) and those named by installed packages in the
+Modules are imported by the ending of their file name (`*_arch.py`, `*_model.py`, ...): those of this package, those in
+a user's folder (`--plugins DIR`, `plugins: [DIR]` in an options file) and those named by installed packages in the
 entry point group `deblurkit.plugins`. A file that fails to import is remembered and named; the others still work.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -56,7 +57,7 @@ class Registry:
         def enter(cls: T) -> T:
             key = name or cls.__name__
             known = self._classes.get(key)
-            if known is not None and _origin(known) != _origin(cls):
+            if known is not None and _identity(known) != _identity(cls):
                 raise RegistryError(
                     f"{self.kind}: the name {key!r} is registered twice: in {_origin(known)} and in {_origin(cls)}; "
                     "rename one of them"
@@ -75,7 +76,7 @@ class Registry:
         discover()
         if name not in self._classes:
             hint = did_you_mean(name, self._classes) or f"; `deblurkit list {self.kind}` shows what there is"
-            raise RegistryError(f"{self.kind}: {name!r} is unknown{hint}{_failures_note(self.suffix)}")
+            raise RegistryError(f"there is no {name!r} among the {self.kind}{hint}{_failures_note(self.suffix)}")
         return self._classes[name]
 
     def names(self) -> list[str]:
@@ -85,7 +86,6 @@ class Registry:
 
     def name_of(self, cls: type) -> str | None:
         """The name under which `cls` is registered, None if it is not."""
-        discover()
         return next((name for name, known in self._classes.items() if known is cls), None)
 
 
@@ -121,18 +121,26 @@ def plugin_failures() -> list[PluginFailure]:
 
 
 def discover() -> None:
-    """Import the built-in modules and the installed plugins, once."""
+    """Import the built-in modules and the installed plugins, once.
+
+    Raises:
+        RegistryError: an installed plugin registers a name that is taken.
+    """
     global _discovered
     if _discovered:
         return
     _discovered = True  # first: the modules being imported may ask a registry
-    package = Path(__file__).parent
-    for registry in REGISTRIES.values():
-        for path in sorted((package / registry.folder).glob(f"*{registry.suffix}.py")):
-            name = f"deblurkit.{registry.folder}.{path.stem}"
-            _attempt(str(path), lambda name=name: importlib.import_module(name))
-    for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
-        _attempt(f"entry point {entry.name} = {entry.value}", entry.load)
+    try:
+        package = Path(__file__).parent
+        for registry in REGISTRIES.values():
+            for path in sorted((package / registry.folder).glob(f"*{registry.suffix}.py")):
+                name = f"deblurkit.{registry.folder}.{path.stem}"
+                _attempt(str(path), functools.partial(importlib.import_module, name))
+        for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
+            _attempt(f"entry point {entry.name} = {entry.value}", entry.load)
+    except RegistryError:
+        _discovered = False  # whoever asks next must hear of the clash too, not work with half the plugins
+        raise
 
 
 def load_plugins(folders: Iterable[str | Path]) -> None:
@@ -153,7 +161,7 @@ def load_plugins(folders: Iterable[str | Path]) -> None:
             endings = ", ".join(f"*{registry.suffix}.py" for registry in REGISTRIES.values())
             raise RegistryError(f"plugins: {root} holds no plugin file ({endings})")
         for path in paths:
-            _attempt(str(path), lambda path=path: _import_file(path.resolve()))
+            _attempt(str(path), functools.partial(_import_file, path.resolve()))
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -162,7 +170,8 @@ def _import_file(path: Path) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file that can be read")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -178,21 +187,36 @@ def _attempt(source: str, load: Callable[[], object]) -> None:
     try:
         load()
     except RegistryError:
+        _forget_unimported()
         raise
-    except Exception as error:  # whatever a foreign file raises must not take the others down; it is reported below
+    except (Exception, SystemExit) as error:  # whatever a foreign file raises must not take the others down
         from deblurkit.console import warn
 
-        reason = f"{type(error).__name__}: {error}"
-        _failures[source] = PluginFailure(source, reason)
-        warn(f"{source} failed to import ({reason}); what it registers is not available")
+        failure = PluginFailure(source, f"{type(error).__name__}: {error}")
+        _forget_unimported()
+        if _failures.get(source) != failure:  # said once, though several steps of a command load the same folder
+            warn(f"{source} failed to import ({failure.reason}); what it registers is not available")
+        _failures[source] = failure
     else:
         _failures.pop(source, None)
+
+
+def _forget_unimported() -> None:
+    """Drop classes of a module that registered them and then failed: half a module is not to be used."""
+    for registry in REGISTRIES.values():
+        for name in [n for n, cls in registry._classes.items() if cls.__module__ not in sys.modules]:
+            del registry._classes[name]
 
 
 def _failures_note(suffix: str) -> str:
     """A hint for unknown names: the plugin that would have registered it may be the one that failed."""
     failed = [f for f in _failures.values() if f.source.endswith(f"{suffix}.py") or f.source.startswith("entry point")]
     return "".join(f"\n  note: {f.source} failed to import: {f.reason}" for f in failed)
+
+
+def _identity(cls: type) -> tuple[str, str]:
+    """The same for a class and for the one that a second import of its file makes."""
+    return _origin(cls), cls.__qualname__
 
 
 def _origin(cls: type) -> str:

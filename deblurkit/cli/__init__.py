@@ -6,19 +6,14 @@ import sys
 
 
 def main() -> None:
-    """Entry point of the `deblurkit` command. Errors that the user can mend become one message and exit code 2."""
-    from deblurkit.cli.app import app
-    from deblurkit.errors import DeblurkitError
+    """Entry point of the `deblurkit` command.
 
+    Exit codes: 0 done; 2 something the user can mend, said in one message (`DeblurkitError`, wrong usage);
+    130 interrupted; 1 a bug, with its traceback. A command may have codes of its own.
+    """
     try:
-        app(standalone_mode=True)
-    except DeblurkitError as error:
-        from deblurkit.console import fail
+        from deblurkit.cli.app import app
 
-        fail(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        from deblurkit.console import say
-
-        say("interrupted")
+        app()
+    except KeyboardInterrupt:  # before the command began or after it ended
         sys.exit(130)

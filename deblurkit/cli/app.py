@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
+
+
+class _Group(TyperGroup):
+    """Turns what ends a command early into one line on stderr and the exit code that stands for it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; bugs keep their traceback."""
+        from deblurkit.errors import DeblurkitError
+
+        try:
+            return super().invoke(ctx)
+        except DeblurkitError as error:
+            from deblurkit.console import fail
+
+            fail(str(error))
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            from deblurkit.console import say
+
+            say("interrupted")
+            raise typer.Exit(130) from error
+
 
 app = typer.Typer(
     name="deblurkit",
+    cls=_Group,
     help="Train, test and use video and image deblurring networks.",
     no_args_is_help=True,
     add_completion=False,
@@ -23,4 +49,8 @@ def _root() -> None:
 # isort: off
 from deblurkit.cli import train  # noqa: E402, F401
 from deblurkit.cli import test  # noqa: E402, F401
+from deblurkit.cli import infer  # noqa: E402, F401
+from deblurkit.cli import synth  # noqa: E402, F401
+from deblurkit.cli import lmdb  # noqa: E402, F401
 from deblurkit.cli import doctor  # noqa: E402, F401
+from deblurkit.cli import listing  # noqa: E402, F401

@@ -14,16 +14,17 @@ _HOLDERS = ("params_ema", "params", "model", "state_dict", "net", "network")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
-def find_state_dict(content: Any) -> dict[str, Tensor] | None:
+def find_state_dict(content: Any, averaged: bool = True) -> dict[str, Tensor] | None:
     """The weights in a loaded checkpoint, under the network's own names; None if there are none.
 
-    Averaged weights (`params_ema`) come first, as BasicSR's test does.
+    Args:
+        averaged: take averaged weights (`params_ema`) where there are some.
     """
     if not isinstance(content, Mapping):
         return None
-    for holder in _HOLDERS:
+    for holder in _HOLDERS if averaged else _HOLDERS[1:]:
         if isinstance(content.get(holder), Mapping):
-            found = find_state_dict(content[holder])
+            found = find_state_dict(content[holder], averaged)
             if found:
                 return found
     if not content or not all(isinstance(value, Tensor) for value in content.values()):

@@ -42,31 +42,39 @@ class Checkpoint:
     iteration: int | None = None
 
 
-def save_network(path: str | Path, net: Network, iteration: int | None = None) -> None:
+def save_network(path: str | Path, net: Network, iteration: int | None = None, average: Network | None = None) -> None:
     """Write a network's weights atomically; `.safetensors` or, for any other ending, torch's format.
 
-    The file has BasicSR's key `params`, and `network` and `io`, so that `load_network` can build it again.
+    The file has BasicSR's keys `params` and, with `average`, `params_ema`; and `network` and `io`, so that
+    `load_network` can build it again. A `.safetensors` file holds one set of weights: the average where there is one.
     """
-    state = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     facts = {"schema": SCHEMA, "network": net.config, "io": net.io.to_mapping(), "iter": iteration}
     with atomic_path(path) as temporary:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import save_file
 
-            save_file(state, temporary, metadata={"deblurkit": json.dumps(facts)})
+            save_file(_on_cpu(average or net), temporary, metadata={"deblurkit": json.dumps(facts)})
         else:
-            torch.save({"params": state, **facts}, temporary)
+            averaged = {} if average is None else {"params_ema": _on_cpu(average)}
+            torch.save({"params": _on_cpu(net), **averaged, **facts}, temporary)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def _on_cpu(net: Network) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
+
+
+def read_checkpoint(path: str | Path, averaged: bool = True) -> Checkpoint:
     """Read a weights file of this or another tool (BasicSR, SimDeblur, plain state dicts, safetensors).
+
+    Args:
+        averaged: take the moving average of the weights (`params_ema`) where the file has one.
 
     Raises:
         CheckpointError: the file is missing, damaged, holds other objects than tensors, or no weights.
     """
     path = Path(path)
     content, facts = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    state = find_state_dict(content)
+    state = find_state_dict(content, averaged)
     if state is None:
         raise CheckpointError(f"{path}: holds no network weights")
     network = facts.get("network")

@@ -19,10 +19,11 @@ RECORD_SCHEMA = "deblurkit-run/1"
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A whole checkpoint: the training state and the weights that belong to it."""
+    """A whole checkpoint: the training state, and the weights and their average (or the same) that belong to it."""
 
     state: dict[str, Any]
     weights: Checkpoint
+    average: Checkpoint
 
     @property
     def iteration(self) -> int:
@@ -54,8 +55,8 @@ def find_resume_point(folder: Path, resume: str) -> ResumePoint | None:
 
 def _read_point(path: Path) -> ResumePoint:
     state = read_training_state(path)
-    weights = read_checkpoint(path.parent.parent / "models" / f"net_g_{state['iter']}.pth")
-    return ResumePoint(state, weights)
+    weights = path.parent.parent / "models" / f"net_g_{state['iter']}.pth"
+    return ResumePoint(state, read_checkpoint(weights, averaged=False), read_checkpoint(weights))
 
 
 def prepare_folder(folder: Path, options: Options, resumed: ResumePoint | None) -> None:

@@ -34,7 +34,7 @@ def print_plan(options: Options, processes: int) -> None:
     total = train.total_epoch or train.total_iter or 0
     typer.echo(f"schedule   {total:,} {train.unit}s, batch {batch}")
     for done in _changes(model.schedule, total):
-        model.set_rates(done)
+        model.start_iteration(train.warmup_iter + 1, done)
         typer.echo(f"           from {train.unit} {done:,}: lr {', '.join(f'{rate:.3e}' for rate in model.rates())}")
     for name, options_of_set in options.datasets.items():
         try:

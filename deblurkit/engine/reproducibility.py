@@ -23,6 +23,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Let GPUs multiply fp32 matrices and convolve with 10 bits of mantissa, or not."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def random_states() -> dict[str, Any]:
     """All random states of this process, as plain values and tensors."""
     numpy_state: Any = np.random.get_state(legacy=False)

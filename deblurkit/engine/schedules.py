@@ -75,6 +75,8 @@ class TrueCosineAnnealingLR:
     """
 
     def __init__(self, T_max: int, eta_min: float = 0.0) -> None:  # noqa: N803 (torch's name)
+        if T_max < 1:
+            raise RegistryError(f"TrueCosineAnnealingLR: T_max must be at least 1, not {T_max}")
         self.t_max, self.eta_min = T_max, eta_min
 
     def rate(self, initial: float, done: int) -> float:
@@ -83,8 +85,65 @@ class TrueCosineAnnealingLR:
         return self.eta_min + (initial - self.eta_min) * share
 
 
+class CosineAnnealingRestartCyclicLR:
+    """Cosine cycles one after the other, each from its weight times the initial rate to its own `eta_min` (Restormer).
+
+    A boundary belongs to the earlier cycle, as upstream has it. After the last cycle the rate stays where it ended.
+
+    Args:
+        periods: units in each cycle. restart_weights: a factor for each. eta_mins: the last rate of each; equal to
+            the initial rate gives a flat cycle.
+    """
+
+    def __init__(self, periods: list[int], restart_weights: list[float], eta_mins: list[float]) -> None:
+        if not len(periods) == len(restart_weights) == len(eta_mins) > 0:
+            raise RegistryError("cosine cycles: periods, restart_weights and eta_mins must have the same length")
+        self.periods, self.weights, self.eta_mins = periods, restart_weights, eta_mins
+
+    def rate(self, initial: float, done: int) -> float:
+        """The rate in the cycle that `done` lies in."""
+        start, cycle = 0, 0
+        while cycle < len(self.periods) - 1 and done > start + self.periods[cycle]:
+            start += self.periods[cycle]
+            cycle += 1
+        eta = self.eta_mins[cycle]
+        share = min(done - start, self.periods[cycle]) / self.periods[cycle]
+        return eta + self.weights[cycle] * 0.5 * (initial - eta) * (1 + math.cos(math.pi * share))
+
+
+class CosineAnnealingRestartLR(CosineAnnealingRestartCyclicLR):
+    """Cosine cycles with one `eta_min` (BasicSR).
+
+    Args:
+        periods: units in each cycle. restart_weights: a factor for each. eta_min: the last rate.
+    """
+
+    def __init__(self, periods: list[int], restart_weights: list[float] | None = None, eta_min: float = 0.0) -> None:
+        super().__init__(periods, restart_weights or [1.0] * len(periods), [eta_min] * len(periods))
+
+
+class LinearLR:
+    """Straight from the initial rate to zero after `total_iter` units (NAFNet)."""
+
+    def __init__(self, total_iter: int) -> None:
+        self.total = total_iter
+
+    def rate(self, initial: float, done: int) -> float:
+        """Zero from `total_iter` on."""
+        return initial * max(0.0, 1 - done / self.total)
+
+
 SCHEDULES: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (ConstantLR, MultiStepLR, MultiStepRestartLR, TrueCosineAnnealingLR)
+    cls.__name__: cls
+    for cls in (
+        ConstantLR,
+        CosineAnnealingRestartCyclicLR,
+        CosineAnnealingRestartLR,
+        LinearLR,
+        MultiStepLR,
+        MultiStepRestartLR,
+        TrueCosineAnnealingLR,
+    )
 }
 
 
@@ -107,7 +166,7 @@ def known_name(kind: str, name: str, table: Mapping[str, type[Any]]) -> type[Any
     """
     if name not in table:
         hint = did_you_mean(name, table) or f"; there are {', '.join(sorted(table))}"
-        raise RegistryError(f"{kind}: {name!r} is unknown{hint}")
+        raise RegistryError(f"there is no {name!r} among the {kind}{hint}")
     return table[name]
 
 
@@ -120,7 +179,15 @@ def build_schedule(mapping: Mapping[str, Any] | None) -> Schedule:
     return schedule
 
 
-def set_rates(groups: Sequence[dict[str, Any]], schedule: Schedule, done: int) -> None:
-    """Set the rate of each parameter group from its own initial one."""
+def set_rates(
+    groups: Sequence[dict[str, Any]], schedule: Schedule, done: int, warmup_share: float | None = None
+) -> None:
+    """Set the rate of each parameter group from its own initial one.
+
+    Args:
+        groups: with `initial_lr`. done: units of the schedule that are done.
+        warmup_share: during warm-up, the share of the initial rate to use in the schedule's place (as BasicSR).
+    """
     for group in groups:
-        group["lr"] = schedule.rate(group["initial_lr"], done)
+        initial = group["initial_lr"]
+        group["lr"] = schedule.rate(initial, done) if warmup_share is None else initial * warmup_share

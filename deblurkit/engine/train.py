@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +19,13 @@ from deblurkit.engine.evaluate import Evaluation, evaluate
 from deblurkit.engine.experiment import RECORD_SCHEMA, ResumePoint, find_resume_point, prepare_folder
 from deblurkit.engine.launch import Place, broadcast_buffers, gather_objects
 from deblurkit.engine.log import close_log, open_log
-from deblurkit.engine.reproducibility import environment, restore_random_states, seed_everything
+from deblurkit.engine.reproducibility import allow_tf32, environment, restore_random_states, seed_everything
 from deblurkit.engine.stop import StopRequest
 from deblurkit.files import write_json
 from deblurkit.hooks.base import Hook
 from deblurkit.hooks.checkpoint_hook import CheckpointHook
 from deblurkit.hooks.log_hook import LogHook
+from deblurkit.hooks.non_finite_hook import NonFiniteHook
 from deblurkit.hooks.tensorboard_hook import TensorBoardHook
 from deblurkit.hooks.validation_hook import ValidationHook
 from deblurkit.metrics import PROTOCOLS
@@ -42,6 +43,7 @@ class Training:
 
     Attributes:
         iteration: steps done. epoch: the current pass over the data, from 1.
+        current_batch: what the last step was given. finished: set by a hook to end training after this step.
         data_wait: seconds that this process has waited for batches so far.
         folder: `experiments/NAME`. log: writes to `train.log` and the console.
 
@@ -59,15 +61,17 @@ class Training:
         assert options.network_g is not None
         network = build_network(options.network_g.mapping())
         self._load_start_weights(network, point)
+        allow_tf32(train.tf32)
         self.model: Model = MODEL_REGISTRY.get(options.model_type)(options, {"g": network}, place)
 
         entry = options.sets("train")["train"]
+        self.batch = entry.batch_size_per_gpu * train.accumulate  # samples that this process sees in a step
         self.dataset = build_dataset(entry.mapping(), options.manual_seed)
         self.val_sets: dict[str, FrameDataset] = {
             name: build_dataset(val.mapping(), options.manual_seed) for name, val in options.sets("val").items()
         }
         self.iterations_per_epoch = RequestSampler.count_iterations(
-            len(self.dataset), entry.batch_size_per_gpu * place.world_size, entry.dataset_enlarge_ratio
+            len(self.dataset), self.batch * place.world_size, entry.dataset_enlarge_ratio
         )
         self.unit_length = self.iterations_per_epoch if train.unit == "epoch" else 1
         self.total_iterations = (train.total_epoch or train.total_iter or 0) * self.unit_length
@@ -77,6 +81,8 @@ class Training:
         if point:
             self._load_state(point)
         self.batches: Any = None
+        self.current_batch: Mapping[str, Any] = {}
+        self.finished = False
 
         if place.is_main:
             prepare_folder(self.folder, options, point)
@@ -98,12 +104,16 @@ class Training:
         if self.options.val.val_freq and self.val_sets:
             hooks.append(ValidationHook(self.options.val.val_freq))
         hooks += [cast(Hook, build(HOOK_REGISTRY, component.mapping())) for component in train.hooks]
+        if not any(isinstance(hook, NonFiniteHook) for hook in hooks):
+            hooks.append(NonFiniteHook())
         # last: a checkpoint holds what the other hooks have done in this iteration
         hooks.append(CheckpointHook(logger.save_checkpoint_freq, logger.keep_last))
         return hooks
 
     def _load_state(self, point: ResumePoint) -> None:
         self.model.load_state(point.state["model"])
+        for average in self.model.averages.values():
+            load_weights(average, point.average)
         states: Sequence[dict[str, Any]] = point.state["random"]
         if self.place.rank < len(states):
             restore_random_states(states[self.place.rank])
@@ -146,12 +156,14 @@ class Training:
                 for hook in self.hooks:
                     hook.before_train(self)
                 for batch in self.batches:
-                    self.model.set_rates(self.iteration // self.unit_length)
+                    self.current_batch = batch
+                    self.model.start_iteration(self.iteration + 1, self.iteration // self.unit_length)
                     losses = self.model.train_step(batch)
+                    self.model.finish_iteration()
                     self.iteration += 1
                     for hook in self.hooks:
                         hook.after_iter(self, losses)
-                    if stop.agreed(self.place, self.iteration):
+                    if self.finished or stop.agreed(self.place, self.iteration):
                         break
                 for hook in self.hooks:
                     hook.after_train(self)
@@ -159,7 +171,8 @@ class Training:
             self.batches.close()
             for hook in self.hooks:
                 hook.close()
-        code = stop.code if self.iteration < self.total_iterations else 0
+        self.finished |= self.iteration >= self.total_iterations
+        code = 0 if self.finished else stop.code
         self._write_record(started, first, finished=code == 0)
         if code:
             self.log.info(f"stopped at iter {self.iteration:,}; all is saved, the same command goes on from here")
@@ -170,11 +183,11 @@ class Training:
 
     def validate(self) -> None:
         """Evaluate on every validation set and tell the hooks."""
-        broadcast_buffers(self.place, self.model.net)
+        broadcast_buffers(self.place, self.model.best_net)
         results: dict[str, Evaluation] = {}
         for name, dataset in self.val_sets.items():
             results[name] = evaluate(
-                self.model.net, dataset, self.protocol, self.place, f"validating {name}", examples=2
+                self.model.best_net, dataset, self.protocol, self.place, f"validating {name}", examples=2
             )
         for hook in self.hooks:
             hook.after_val(self, results)
@@ -183,7 +196,7 @@ class Training:
         entry = self.options.sets("train")["train"]
         loader = build_loader(
             self.dataset,
-            entry,
+            entry.model_copy(update={"batch_size_per_gpu": self.batch}),
             seed=self.options.manual_seed,
             rank=self.place.rank,
             world_size=self.place.world_size,
@@ -194,13 +207,13 @@ class Training:
         return prefetch(loader, self.place.device, entry.prefetch_mode)
 
     def _announce(self) -> None:
-        net, entry = self.model.net, self.options.sets("train")["train"]
+        net = self.model.net
         self.log.info(
             f"{self.options.name}: {type(net).__name__} with {net.num_parameters:,} parameters on {self.place.device}"
             + (f", {self.place.world_size} processes" if self.place.world_size > 1 else "")
         )
         self.log.info(
-            f"{len(self.dataset):,} samples, batch {entry.batch_size_per_gpu * self.place.world_size}, "
+            f"{len(self.dataset):,} samples, batch {self.batch * self.place.world_size}, "
             f"{self.iterations_per_epoch:,} iterations an epoch, {self.total_iterations:,} in all"
             + (f"; going on after iter {self.iteration:,}" if self.iteration else "")
         )
@@ -210,7 +223,6 @@ class Training:
         if not self.place.is_main:
             return
         seconds = time.time() - started
-        entry = self.options.sets("train")["train"]
         steps = self.iteration - first
         record = {
             "schema": RECORD_SCHEMA,
@@ -218,7 +230,7 @@ class Training:
             "finished": finished,
             "iterations": self.iteration,
             "epochs": self.iteration / self.iterations_per_epoch,
-            "samples_seen": self.iteration * entry.batch_size_per_gpu * self.place.world_size,
+            "samples_seen": self.iteration * self.batch * self.place.world_size,
             "seed": self.options.manual_seed,
             "network": self.model.net.config,
             "parameters": self.model.net.num_parameters,

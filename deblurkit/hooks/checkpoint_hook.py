@@ -57,7 +57,7 @@ class CheckpointHook(Hook):
         if not run.place.is_main:
             return
         weights = run.folder / "models" / f"net_g_{run.iteration}.pth"
-        save_network(weights, run.model.net, run.iteration)
+        save_network(weights, run.model.net, run.iteration, run.model.averages.get("g"))
         content = {"model": run.model.state(), "random": random, "hooks": run.hook_states()}
         save_training_state(run.folder / "training_states" / f"{run.iteration}.state", run.iteration, content)
         _link(weights, run.folder / "models" / "net_g_latest.pth")
@@ -73,7 +73,8 @@ class CheckpointHook(Hook):
             return
         self.best = value
         if run.place.is_main:
-            save_network(run.folder / "models" / "net_g_best.pth", run.model.net, run.iteration)
+            best = run.folder / "models" / "net_g_best.pth"
+            save_network(best, run.model.net, run.iteration, run.model.averages.get("g"))
 
     def state(self) -> dict[str, Any]:
         """The best figure so far."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import fnmatch
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,15 +15,17 @@ from torch import Tensor, nn
 
 from deblurkit.engine.launch import Place
 from deblurkit.engine.schedules import OPTIMIZERS, build_schedule, known_name, set_rates
+from deblurkit.engine.step import Stepper, autocast
 from deblurkit.errors import OptionsError
 from deblurkit.network import Network
 from deblurkit.options import Component, Options
 
 Batch = Mapping[str, Any]
+Terms = dict[str, Tensor]
 
 
 class _Runner(nn.Module):
-    """Makes `Network.run` the `forward` of a module, because that is what DDP wraps."""
+    """`Network.run`, with the weights' pixel convention around it, as the `forward` of a module: DDP wraps modules."""
 
     def __init__(self, net: Network) -> None:
         super().__init__()
@@ -34,70 +40,190 @@ class Model(ABC):
 
     Args:
         options: the validated options. networks: by role; "g" is the one that restores. place: this process.
+
+    Attributes:
+        networks: by role. averages: moving averages of the networks' weights by role (`train.ema_decay`).
+        steppers: one for each optimiser, by its key in the options.
     """
 
     def __init__(self, options: Options, networks: Mapping[str, Network], place: Place) -> None:
-        self.options = options
-        self.place = place
-        self.networks = {role: net.to(place.device).train() for role, net in networks.items()}
-        self.runners = {role: self._distribute(_Runner(net)) for role, net in self.networks.items()}
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        scheduler = options.training().scheduler
+        self.options, self.train_options, self.place = options, options.training(), place
+        self.networks = {role: self._prepare(net) for role, net in networks.items()}
+        self.averages: dict[str, Network] = {}
+        if self.train_options.ema_decay:
+            self.averages["g"] = copy.deepcopy(self.networks["g"]).eval().requires_grad_(False)
+        self.runners = {role: self._distribute(net) for role, net in self.networks.items()}
+        self.steppers: dict[str, Stepper] = {}
+        self.iteration = 0
+        scheduler = self.train_options.scheduler
         self.schedule = build_schedule(scheduler.mapping() if scheduler else None)
 
     @property
     def net(self) -> Network:
-        """The network that restores."""
+        """The network that restores, as it is trained."""
         return self.networks["g"]
 
+    @property
+    def best_net(self) -> Network:
+        """The network to validate with: the averaged one where there is one."""
+        return self.averages.get("g", self.networks["g"])
+
     @abstractmethod
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch) -> Terms:
         """One optimisation step.
 
         Args:
             batch: `lq` and `gt`, float `(B, T, C, H, W)` RGB in [0, 1] on the device, and `key`.
 
         Returns:
-            the loss terms by name as detached scalars on the device; nothing here waits for the device.
+            the loss terms by name as detached scalars on the device; nothing here waits for a GPU.
         """
 
-    def set_rates(self, done: int) -> None:
-        """Set the learning rates for the state in which `done` units of the schedule are done."""
-        for optimizer in self.optimizers.values():
-            set_rates(optimizer.param_groups, self.schedule, done)
+    def start_iteration(self, iteration: int, done: int) -> None:
+        """Set rates and frozen parameters.
+
+        Args:
+            iteration: the step that comes now, from 1. done: units of the schedule that are done.
+        """
+        self.iteration = iteration
+        warmup = self.train_options.warmup_iter
+        share = iteration / warmup if iteration < warmup else None
+        for stepper in self.steppers.values():
+            set_rates(stepper.optimizer.param_groups, self.schedule, done, share)
+
+    def optimise(self, key: str, role: str, batch: Batch, compute: Callable[[Batch], Terms]) -> Terms:
+        """Accumulate the gradients of `train.accumulate` parts of a batch and step.
+
+        Args:
+            key: the stepper. role: the network whose runner takes part. compute: the loss terms of a part.
+
+        Returns:
+            the mean of the terms over the parts, detached.
+        """
+        stepper, count = self.steppers[key], self.train_options.accumulate
+        sums: Terms = {}
+        stepper.zero_grad()
+        for i, part in enumerate(_parts(batch, count)):
+            with self._no_sync(role) if i < count - 1 else contextlib.nullcontext():
+                with autocast(self.place.device, self.train_options.precision):
+                    terms = compute(part)
+                stepper.backward(torch.stack(list(terms.values())).sum() / count)
+            for name, term in terms.items():
+                sums[name] = sums.get(name, 0) + term.detach() / count
+        for group in stepper.optimizer.param_groups:
+            # frozen parameters take part in the graph (so DDP needs no special mode) but are not stepped
+            if self.iteration <= group["frozen_until"]:
+                for parameter in group["params"]:
+                    parameter.grad = None
+        stepper.step()
+        return sums
+
+    def finish_iteration(self) -> None:
+        """Move the averages: parameters are averaged, buffers copied."""
+        weight = 1 - self.train_options.ema_decay
+        with torch.no_grad():
+            for role, average in self.averages.items():
+                torch._foreach_lerp_(list(average.parameters()), list(self.networks[role].parameters()), weight)
+                for own, buffer in zip(average.buffers(), self.networks[role].buffers(), strict=True):
+                    own.copy_(buffer)
 
     def rates(self) -> list[float]:
         """The learning rate of each parameter group."""
-        return [float(group["lr"]) for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+        return [float(g["lr"]) for stepper in self.steppers.values() for g in stepper.optimizer.param_groups]
 
     def state(self) -> dict[str, Any]:
         """What must be saved beside the networks' weights."""
-        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return {name: stepper.state_dict() for name, stepper in self.steppers.items()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Put `state()` of an earlier process back."""
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state[name])
+        """Put `state()` of an earlier process back; rates and other settings stay those of the options."""
+        for name, stepper in self.steppers.items():
+            groups = stepper.optimizer.param_groups
+            settings = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+            stepper.load_state_dict(state[name])
+            for group, own in zip(stepper.optimizer.param_groups, settings, strict=True):
+                group.update(own)
 
-    def make_optimizer(self, options: Component, net: Network) -> torch.optim.Optimizer:
-        """The optimiser that the options describe, over the parameters that learn.
+    def add_stepper(self, key: str, options: Component, net: nn.Module) -> None:
+        """Make the optimiser that the options describe, over the parameters that learn.
+
+        `train.param_groups` puts parameters whose names match a pattern into groups of their own.
 
         Raises:
-            OptionsError: torch refuses the arguments.
+            OptionsError: torch refuses the arguments, or a pattern matches nothing.
         """
         cls = known_name("optimizers", options.type, OPTIMIZERS())
+        arguments = dict(options.arguments)
+        if "fused" in inspect.signature(cls).parameters and self.place.device.type in ("cuda", "cpu"):
+            arguments.setdefault("fused", not {"foreach", "differentiable"} & set(arguments))
         try:
-            optimizer: torch.optim.Optimizer = cls(
-                [p for p in net.parameters() if p.requires_grad], **options.arguments
-            )
-        except (ValueError, TypeError) as error:
-            raise OptionsError(f"{options.type} does not take {options.arguments}: {error}") from error
+            optimizer: torch.optim.Optimizer = cls(self._groups(net), **arguments)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise OptionsError(f"train.{key}: {options.type} does not take {options.arguments}: {error}") from error
         for group in optimizer.param_groups:
-            group["initial_lr"] = float(group["lr"])
-        return optimizer
+            group["initial_lr"] = float(group["lr"]) * group["lr_mul"]
+        self.steppers[key] = Stepper(
+            optimizer, self.place.device, self.train_options.precision, self.train_options.grad_clip
+        )
 
-    def _distribute(self, runner: _Runner) -> nn.Module:
+    def _groups(self, net: nn.Module) -> list[dict[str, Any]]:
+        remaining = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        groups = []
+        for entry in self.train_options.param_groups:
+            own = {n: p for n, p in remaining.items() if any(fnmatch.fnmatchcase(n, m) for m in entry.match)}
+            if not own:
+                raise OptionsError(f"train.param_groups: no parameter of {type(net).__name__} matches {entry.match}")
+            remaining = {n: p for n, p in remaining.items() if n not in own}
+            groups.append({"params": list(own.values()), "lr_mul": entry.lr_mul, "frozen_until": entry.frozen_until})
+        return [{"params": list(remaining.values()), "lr_mul": 1.0, "frozen_until": 0}, *groups]
+
+    def _prepare(self, net: Network) -> Network:
+        if self.train_options.sync_bn and self.place.world_size > 1:
+            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        if self.train_options.channels_last:
+            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name, module in net.named_modules():
+            if name and any(fnmatch.fnmatchcase(name, m) for m in self.train_options.checkpoint_modules):
+                _recompute(module)
+        return net.to(self.place.device).train()
+
+    def _distribute(self, net: Network) -> nn.Module:
+        runner: nn.Module = _Runner(net) if isinstance(net, Network) else net
+        if self.train_options.compile:
+            runner = torch.compile(runner)  # type: ignore[assignment]
         if self.place.world_size == 1:
             return runner
-        ids = [self.place.device.index] if self.place.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(runner, device_ids=ids)
+        return nn.parallel.DistributedDataParallel(
+            runner,
+            device_ids=[self.place.device.index] if self.place.device.type == "cuda" else None,
+            find_unused_parameters=self.train_options.find_unused_parameters,
+            static_graph=self.train_options.static_graph,
+        )
+
+    def _no_sync(self, role: str) -> contextlib.AbstractContextManager[Any]:
+        runner = self.runners[role]
+        if isinstance(runner, nn.parallel.DistributedDataParallel):
+            return runner.no_sync()
+        return contextlib.nullcontext()
+
+
+def _parts(batch: Batch, count: int) -> Iterator[Batch]:
+    """A batch in `count` equal parts."""
+    if count == 1:
+        yield batch
+        return
+    chunks = {k: v.chunk(count) if isinstance(v, Tensor) else [v] * count for k, v in batch.items()}
+    for i in range(count):
+        yield {key: value[i] for key, value in chunks.items()}
+
+
+def _recompute(module: nn.Module) -> None:
+    """Keep no activations inside a module; compute them again in the backward pass."""
+    from torch.utils.checkpoint import checkpoint
+
+    forward = module.forward
+
+    def recomputed(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    module.forward = recomputed

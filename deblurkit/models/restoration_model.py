@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,7 +11,7 @@ from deblurkit.build import build_loss
 from deblurkit.contract import Output
 from deblurkit.engine.launch import Place
 from deblurkit.errors import OptionsError, did_you_mean
-from deblurkit.models.base import Batch, Model
+from deblurkit.models.base import Batch, Model, Terms
 from deblurkit.network import Network
 from deblurkit.options import Options
 from deblurkit.registry import MODEL_REGISTRY
@@ -28,8 +27,8 @@ class RestorationModel(Model):
 
     def __init__(self, options: Options, networks: Mapping[str, Network], place: Place) -> None:
         super().__init__(options, networks, place)
-        train = options.training()
-        self.optimizers["optim_g"] = self.make_optimizer(train.optim_g, self.net)
+        train = self.train_options
+        self.add_stepper("optim_g", train.optim_g, self.net)
         self.losses = {
             name: (build_loss(loss.mapping()).to(place.device), loss.weight, loss.output)
             for name, loss in train.losses.items()
@@ -42,19 +41,19 @@ class RestorationModel(Model):
                     f"train.losses.{name}.output: {type(self.net).__name__} has no output {output!r}{hint}"
                 )
 
-    def train_step(self, batch: Batch) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch) -> Terms:
         """See `Model.train_step`; the terms are reported with their weights applied."""
+        return self.optimise("optim_g", "g", batch, self.terms)
+
+    def terms(self, batch: Batch) -> Terms:
+        """The weighted loss terms of a batch."""
         x = self._input(batch["lq"])
         outputs = self.runners["g"](x)
         terms = {}
         for name, (loss, weight, output) in self.losses.items():
             target = self._target(batch["gt"], outputs[output], self._output(output), x)
-            terms[name] = weight * loss(outputs[output], target)
-        optimizer = self.optimizers["optim_g"]
-        optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        optimizer.step()
-        return {name: term.detach() for name, term in terms.items()}
+            terms[name] = weight * loss(outputs[output].float(), target)
+        return terms
 
     def _output(self, name: str) -> Output:
         return next(output for output in self.net.contract.outputs if output.name == name)

@@ -1,0 +1,79 @@
+"""From a loss to a step: mixed precision, clipping, and a guard against gradients that are not finite."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
+    """The context in which a forward pass runs in `precision`."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=_DTYPES[precision])
+
+
+class Stepper:
+    """Steps one optimiser.
+
+    A step whose gradient is not finite is left out. With a fused optimiser on a GPU that is decided on the device, and
+    nothing waits for it.
+
+    Args:
+        optimizer: over the parameters of one network. precision: fp16 scales the loss. grad_clip: largest norm of the
+            gradient over all parameters; None: no limit.
+
+    Attributes:
+        skipped: 0-dim bool tensor on the device: whether the last step was left out.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, device: torch.device, precision: Precision, grad_clip: float | None
+    ) -> None:
+        self.optimizer, self.grad_clip = optimizer, grad_clip
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.skipped = torch.zeros((), dtype=torch.bool, device=device)
+        self._fused_guard = device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss."""
+        self.scaler.scale(loss).backward()
+
+    def step(self) -> None:
+        """Step, unless a gradient is not finite."""
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.grad_clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
+        self.skipped = ~torch.isfinite(norm)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif self._fused_guard:
+            self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+            self.optimizer.found_inf = self.skipped.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not self.skipped:
+            self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of optimiser and scaler."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put `state_dict()` back."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,143 @@
+"""`deblurkit test` and the evaluator: figures, files, and the same result from every road."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.support.trees import make_tree
+
+import deblurkit
+from deblurkit.engine.checkpoint import save_network
+from deblurkit.engine.evaluate import evaluate
+from deblurkit.engine.launch import Place
+from deblurkit.image_io import read_image
+from deblurkit.metrics import PROTOCOLS
+from tests.support.runs import deblurkit as command
+from tests.support.runs import write_options
+
+ARGUMENTS = {"type": "DBN", "num_frames": 3, "inner_channels": 4, "zero_init_residual": True}
+CPU = Place(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "tree"
+    make_tree(root, splits=("train", "test"), sequences=2, frames=6, size=(32, 40), seed=1)
+    return root
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Untrained with `zero_init_residual`: the network returns its input's middle frame."""
+    torch.manual_seed(0)
+    save_network(tmp_path / "net.pth", deblurkit.build_network(ARGUMENTS), iteration=0)
+    return tmp_path / "net.pth"
+
+
+def dataset(tree: Path, **arguments: object) -> object:
+    mapping = {"type": "VideoDataset", "layout": "paired", "dataroot": str(tree), "split": "test", "num_frame": 3}
+    return deblurkit.build_dataset({**mapping, **arguments})
+
+
+def test_a_network_that_changes_nothing_scores_what_its_input_scores(tree: Path) -> None:
+    net = deblurkit.build_network(ARGUMENTS).eval()
+    result = evaluate(net, dataset(tree), PROTOCOLS.get("basicsr-rgb/1"), CPU, "test", examples=1)
+    assert result.average == result.average_input
+    assert len(result.scores) == 8  # two sequences of 6 frames; the first and last have no window of 3
+    frame = result.scores[0]
+    folder = tree / "test" / frame.sequence
+    blurred, sharp = (read_image(folder / kind / f"{frame.frame}.png").astype(float) for kind in ("blur", "sharp"))
+    assert frame.input["psnr"] == pytest.approx(10 * np.log10(255**2 / ((blurred - sharp) ** 2).mean()), abs=1e-9)
+    picture = result.examples[frame.sequence]
+    assert picture.shape == (32, 120, 3)
+    assert picture.dtype == np.uint8
+
+
+def test_merged_windows_score_as_single_windows_do(tree: Path, weights: Path) -> None:
+    torch.manual_seed(1)
+    net = deblurkit.build_network({**ARGUMENTS, "zero_init_residual": False}).eval()
+    data = dataset(tree)
+    merged = evaluate(net, data, PROTOCOLS.get("basicsr-rgb/1"), CPU, "test")
+    assert len(data.clips(merge=True)) == 2
+    assert len(data.clips(merge=False)) == 8
+    clips = data.clips
+    data.clips = lambda merge: clips(merge=False)
+    single = evaluate(net, data, PROTOCOLS.get("basicsr-rgb/1"), CPU, "test")
+    assert [s.frame for s in single.scores] == [s.frame for s in merged.scores]
+    assert [s.restored for s in single.scores] == [s.restored for s in merged.scores]
+
+
+def test_border_frames_are_scored_with_padding(tree: Path) -> None:
+    net = deblurkit.build_network(ARGUMENTS).eval()
+    result = evaluate(net, dataset(tree, padding="reflection"), PROTOCOLS.get("basicsr-rgb/1"), CPU, "test")
+    assert len(result.scores) == 12
+
+
+def test_evaluation_leaves_the_training_mode_as_it_was(tree: Path) -> None:
+    net = deblurkit.build_network(ARGUMENTS).train()
+    evaluate(net, dataset(tree), PROTOCOLS.get("basicsr-rgb/1"), CPU, "test")
+    assert net.training
+    assert net.F0.training
+
+
+def test_command_writes_figures_and_pictures(tree: Path, weights: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree)
+    done = command("test", "-opt", options, "--weights", weights, "--set", "val.save_img=true")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "results" / "tiny"
+    record = json.loads((folder / "metrics.json").read_text())
+    assert record["schema"] == "deblurkit-metrics/1"
+    assert record["protocol"]["name"] == "basicsr-rgb/1"
+    assert record["network"]["type"] == "DBN"
+    val = record["datasets"]["val"]
+    assert val["frames"] == 8
+    assert val["average"] == val["average_input"]
+    assert len(val["sequences"]) == 2
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert len(rows) == 8
+    assert {row["protocol"] for row in rows} == {"basicsr-rgb/1"}
+    assert np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(val["average"]["psnr"])
+    row = rows[3]
+    picture = read_image(folder / "images" / "val" / row["sequence"] / f"{row['frame']}.png")
+    blurred = read_image(tree / "test" / row["sequence"] / "blur" / f"{row['frame']}.png")
+    assert np.array_equal(picture, blurred)
+    assert "basicsr-rgb/1" in done.stderr
+
+
+def test_validation_in_training_gives_what_the_test_command_gives(tree: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree)
+    trained = command("train", "-opt", options)
+    assert trained.returncode == 0, trained.stderr
+    line = next(x for x in trained.stderr.splitlines() if "validation on val at iter 8" in x)
+    latest = tmp_path / "experiments" / "tiny" / "models" / "net_g_latest.pth"
+    done = command("test", "-opt", options, "--weights", latest)
+    assert done.returncode == 0, done.stderr
+    figures = next(x for x in done.stderr.splitlines() if x.startswith("val: ")).removeprefix("val: ")
+    assert figures in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ["no weights to test", "--weights"]),
+        (("--weights", "nowhere.pth"), ["nowhere.pth", "no such file"]),
+        (("--weights", "NET", "--set", "network_g.inner_channels=6"), ["do not fit", "inner_channels=6"]),
+        (("--weights", "NET", "--set", "datasets.val.num_frame=99"), ["too short", "99"]),
+        (("--weights", "NET", "--set", "val.protocol=basicsr-rbg/1"), ["did you mean 'basicsr-rgb/1'"]),
+    ],
+)
+def test_bad_input_is_one_message(
+    arguments: tuple[str, ...], words: list[str], tree: Path, weights: Path, tmp_path: Path
+) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree)
+    done = command("test", "-opt", options, *(str(weights) if a == "NET" else a for a in arguments))
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert not (tmp_path / "results").exists()
