@@ -1,0 +1,287 @@
+"""Making LMDBs of a data set's files: every picture is checked, all cores work, an interrupted run can be continued."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from deblurkit.console import progress, say
+from deblurkit.data.layouts import ROLES, FramePair, LayoutName, PairedLayout, Sequences, find_layout, scan
+from deblurkit.data.lmdb_store import Codec, LmdbStore, Manifest, SequenceEntry, checksum
+from deblurkit.data.lmdb_writer import FrameRecord, LmdbWriter
+from deblurkit.data.png import check_png, png_header
+from deblurkit.data.store import frame_key, lmdb_path, lmdb_root, signature
+from deblurkit.errors import DataError
+from deblurkit.image_io import decode_image, encode_png
+
+#: zlib level for pictures that are not PNG files already; BasicSR's scripts use the same.
+PNG_LEVEL = 1
+_MAX_KEY_BYTES = 511  # LMDB's limit
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def make_lmdb(
+    dataroot: str | Path,
+    splits: Iterable[str] = (),
+    layout: LayoutName = "auto",
+    lq: str = "blur",
+    codec: Codec = "raw",
+    workers: int | None = None,
+    output: str | Path | None = None,
+    force: bool = False,
+) -> list[Path]:
+    """Make `ROOT.lmdb/{split}_{lq,gt}.lmdb` of a data set.
+
+    An LMDB that matches its files is left alone. Interrupted (Ctrl-C, kill, full disk), the same call goes on from
+    where it was; until an LMDB is whole it has a name that ends in `.partial`.
+
+    Args:
+        dataroot: the data set's folder. splits: folders in it; none: all. layout: how its files lie.
+        lq: folder of the degraded frames.
+        codec: "raw" (pixels; crops are read without the rest) or "png" (PNG files are copied as they are; BasicSR can
+            read it).
+        workers: threads; None: one a core. output: folder for the LMDBs instead of `ROOT.lmdb`.
+        force: make those again that are there.
+
+    Returns:
+        the LMDBs, whether made or left alone.
+
+    Raises:
+        DataError: a picture is missing, damaged or of another size than its partner or its sequence; an LMDB is there
+            that does not match and `force` is False; the disk is full.
+    """
+    root = Path(dataroot).expanduser()
+    found = find_layout(root, layout)
+    names = list(splits) or found.splits(root)
+    if not names:
+        raise DataError(f"{root}: holds no split; layout {found.name} is {found.form}")
+    folder = Path(output).expanduser() if output else lmdb_root(root)
+    count = workers or _cores()
+    plans = [_plan(root, split, found, lq, codec, folder) for split in names]  # errors in names come before any work
+    return [path for split in plans for path in _make_split(split, count, force)]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One LMDB to be made."""
+
+    target: Path
+    codec: Codec
+    split: str
+    role: str
+    layout: str
+    kind: str
+    signature: str
+    sequences: Sequences
+
+    @property
+    def purpose(self) -> dict[str, str]:
+        """What it is for; an interrupted run for the same purpose is continued."""
+        return {name: getattr(self, name) for name in ("codec", "split", "role", "layout", "kind")}
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        return {key: pair.path(self.role) for key, pair in _pairs(self.sequences)}
+
+    def outdated(self) -> str | None:
+        """Why what is there is not the planned LMDB; None: it is."""
+        if not (self.target / "data.mdb").is_file():
+            return "is not an LMDB"
+        there = LmdbStore(self.target)
+        if there.manifest is None:
+            return "was not made by deblurkit"
+        for name in ("codec", "kind"):
+            if getattr(there.manifest, name) != getattr(self, name):
+                return f"has {name} {getattr(there.manifest, name)}, not {getattr(self, name)}"
+        return None if there.signature == self.signature else "does not match the files any more"
+
+
+def _plan(root: Path, split: str, layout: PairedLayout, lq: str, codec: Codec, folder: Path) -> list[_Plan]:
+    sequences = scan(root, split, layout, lq)
+    for key, _ in _pairs(sequences):
+        if len(key.encode()) > _MAX_KEY_BYTES:
+            raise DataError(
+                f"{root / split}: the name {key[:60]}... is longer than the {_MAX_KEY_BYTES} bytes of a key"
+            )
+        if codec == "png" and "." in key:
+            raise DataError(
+                f"{root / split}: {key!r} has a dot, at which BasicSR would cut it; rename it or use --codec raw"
+            )
+    kinds = {"lq": lq, "gt": layout.gt}
+    return [
+        _Plan(
+            lmdb_path(folder, split, role),
+            codec,
+            split,
+            role,
+            layout.name,
+            kinds[role],
+            signature(root, sequences, role),
+            sequences,
+        )
+        for role in ROLES
+    ]
+
+
+def _make_split(plans: list[_Plan], workers: int, force: bool) -> list[Path]:
+    """Make the LMDBs of a split that are not there yet."""
+    wanted = []
+    sizes = _Sizes()
+    for plan in plans:
+        if not plan.target.exists() or force:
+            wanted.append(plan)
+            continue
+        reason = plan.outdated()
+        if reason:
+            raise DataError(f"{plan.target}: {reason}; --force makes it again")
+        say(f"{plan.target}: is up to date")
+        sizes.learn(plan, LmdbStore(plan.target))
+    if wanted:
+        _build(wanted, sizes, workers)
+    return [plan.target for plan in plans]
+
+
+def _build(plans: list[_Plan], sizes: _Sizes, workers: int) -> None:
+    """Make LMDBs of the same sequences side by side, so that partners are seen together."""
+    codec = plans[0].codec
+    pairs = list(_pairs(plans[0].sequences))
+    with contextlib.ExitStack() as stack:
+        writers = {p.role: stack.enter_context(LmdbWriter(p.target, p.purpose, p.sources)) for p in plans}
+        records = {role: dict(writer.kept) for role, writer in writers.items()}
+        for role, kept in records.items():
+            for key, record in kept.items():
+                sizes.check(role, key, record, writers[role].partial)
+        jobs = [(key, pair, [r for r in writers if key not in records[r]]) for key, pair in pairs]
+        jobs = [job for job in jobs if job[2]]
+        try:
+            loaded = stack.enter_context(contextlib.closing(_ordered(partial(_load, codec=codec), jobs, workers)))
+            with progress(f"making {plans[0].target.parent} ({plans[0].split})", len(jobs), unit="pairs") as advance:
+                for pair, entries in loaded:
+                    for role, (record, data) in entries.items():
+                        sizes.check(role, record.key, record, pair.path(role))
+                        writers[role].put(record, data)
+                        records[role][record.key] = record
+                    advance(1)
+            for plan in plans:
+                lines = _meta_info(records[plan.role], plan.sources) if codec == "png" else None
+                writers[plan.role].finish(_manifest(plan, records[plan.role]), lines)
+        except (KeyboardInterrupt, DataError) as error:
+            for writer in writers.values():
+                with contextlib.suppress(DataError):  # a disk that is full: the first error is the one to tell
+                    writer.commit()
+            if isinstance(error, KeyboardInterrupt):
+                say(f"{plans[0].target.parent}: what is finished is kept; the same command goes on from there")
+            raise
+
+
+class _Sizes:
+    """Watches that all frames of a sequence, degraded and sharp, have one size, and one bit depth in each role."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], tuple[tuple[int, int, str], str]] = {}
+
+    def learn(self, plan: _Plan, store: LmdbStore) -> None:
+        """Take over the sizes of an LMDB that is up to date."""
+        assert store.manifest is not None
+        for name, entry in store.manifest.sequences.items():
+            self._first[plan.role, name] = ((entry.shape[0], entry.shape[1], entry.dtype), str(plan.target))
+
+    def check(self, role: str, key: str, record: FrameRecord, place: Path) -> None:
+        """Raise DataError naming both places where sizes differ."""
+        sequence = key.rpartition("/")[0]
+        facts = (record.height, record.width, record.dtype)
+        first, first_place = self._first.setdefault((role, sequence), (facts, str(place)))
+        if facts != first:
+            raise DataError(f"{place}: is {_named(facts)}, but {first_place} of the same sequence is {_named(first)}")
+        other, other_place = self._first.get(("gt" if role == "lq" else "lq", sequence), (facts, ""))
+        if facts[:2] != other[:2]:
+            raise DataError(f"{place}: is {_named(facts)}, but its partner {other_place} is {_named(other)}")
+
+
+def _named(facts: tuple[int, int, str]) -> str:
+    return f"{facts[1]}x{facts[0]} {facts[2]}"
+
+
+def _load(job: tuple[str, FramePair, list[str]], codec: Codec) -> tuple[FramePair, dict[str, tuple[FrameRecord, Any]]]:
+    """Read and check the files of a pair; runs in a thread (decoding and hashing let other threads work)."""
+    key, pair, roles = job
+    return pair, {role: _load_file(key, pair.path(role), codec) for role in roles}
+
+
+def _load_file(key: str, path: Path, codec: Codec) -> tuple[FrameRecord, Any]:
+    """The entry for a file."""
+    try:
+        stat = path.stat()
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    header = png_header(data)
+    chunks = check_png(data, str(path)) if header else frozenset()
+    value: Any
+    # a PNG with EXIF data may ask its reader to turn it, so it is stored as it is to be seen
+    if codec == "png" and header and b"eXIf" not in chunks:
+        value, height, width, channels = data, header.height, header.width, header.channels
+        dtype = "uint16" if header.bits == 16 else "uint8"
+    else:
+        pixels = decode_image(data, str(path))
+        (height, width, channels), dtype = pixels.shape, str(pixels.dtype)
+        if codec == "png":
+            value = encode_png(pixels, PNG_LEVEL)
+        else:
+            value = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
+    return FrameRecord(key, checksum(value), height, width, channels, dtype, stat.st_size, stat.st_mtime_ns), value
+
+
+def _manifest(plan: _Plan, records: Mapping[str, FrameRecord]) -> Manifest:
+    entries = {}
+    for name, pairs in plan.sequences.items():
+        found = [records[frame_key(name, pair.name)] for pair in pairs]
+        entries[name] = SequenceEntry(
+            frames=tuple(pair.name for pair in pairs),
+            shape=(found[0].height, found[0].width, 3),
+            dtype=found[0].dtype,
+            checksums=tuple(record.checksum for record in found),
+        )
+    return Manifest(**plan.purpose, signature=plan.signature, sequences=entries)  # type: ignore[arg-type]
+
+
+def _meta_info(records: Mapping[str, FrameRecord], keys: Iterable[str]) -> str:
+    """BasicSR's list. (The level is ours; files that were copied keep whatever level they had.)"""
+    found = (records[key] for key in keys)
+    return "".join(f"{r.key}.png ({r.height},{r.width},{r.channels}) {PNG_LEVEL}\n" for r in found)
+
+
+def _pairs(sequences: Sequences) -> Iterator[tuple[str, FramePair]]:
+    return ((frame_key(name, pair.name), pair) for name, pairs in sequences.items() for pair in pairs)
+
+
+def _ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result]:
+    """`map` over threads, in order, with only so many results waiting that memory stays small."""
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

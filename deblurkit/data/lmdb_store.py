@@ -1,0 +1,290 @@
+"""Reading frames from LMDBs: this package's own (`raw` and `png` values with a manifest) and BasicSR's."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import lmdb
+import numpy as np
+
+from deblurkit.data.png import png_header
+from deblurkit.data.store import FrameStore, Window, cut, frame_key
+from deblurkit.errors import DataError
+from deblurkit.image_io import Pixels, decode_image
+
+SCHEMA = "deblurkit-lmdb/1"
+MANIFEST = "manifest.json"
+META_INFO = "meta_info.txt"
+
+Codec = Literal["raw", "png"]
+
+
+@dataclass(frozen=True)
+class SequenceEntry:
+    """Frames of a sequence: names in order, the shape (h, w, 3) and dtype of them all, and a checksum of each value."""
+
+    frames: tuple[str, ...]
+    shape: tuple[int, int, int]
+    dtype: str
+    checksums: tuple[str, ...]
+
+    @property
+    def hash(self) -> str:
+        """One hash for all that is in the sequence."""
+        return checksum(json.dumps([self.frames, self.shape, self.dtype, self.checksums]).encode())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a `deblurkit-lmdb/1` holds; lies in it as `manifest.json`.
+
+    Attributes:
+        codec: "raw": values are row-major pixels, little-endian, of their sequence's shape and dtype. "png": PNG files.
+        split, role, layout, kind: where the frames come from: split, "lq" or "gt", layout, folder ("blur", "sharp").
+        signature: names, sizes and times of the source files (`store.signature`).
+    """
+
+    codec: Codec
+    split: str
+    role: str
+    layout: str
+    kind: str
+    signature: str
+    sequences: Mapping[str, SequenceEntry]
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash for the content: names, shapes and stored bytes, not times and places."""
+        return checksum(json.dumps([self.codec, {name: s.hash for name, s in self.sequences.items()}]).encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `manifest.json`."""
+        return {
+            "schema": SCHEMA,
+            **{name: getattr(self, name) for name in ("codec", "split", "role", "layout", "kind", "signature")},
+            "fingerprint": self.fingerprint,
+            "sequences": {name: {**asdict(s), "hash": s.hash} for name, s in self.sequences.items()},
+        }
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read a `manifest.json`.
+
+        Raises:
+            DataError: it is damaged, or was written by a version that this one does not know.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["schema"] != SCHEMA:
+                raise DataError(f"{path}: has schema {values['schema']!r}; this version of deblurkit reads {SCHEMA}")
+            if values["codec"] not in get_args(Codec):
+                raise DataError(f"{path}: codec {values['codec']!r} is unknown to this version of deblurkit")
+            sequences = {
+                name: SequenceEntry(tuple(s["frames"]), _shape(s["shape"]), s["dtype"], tuple(s["checksums"]))
+                for name, s in values["sequences"].items()
+            }
+            fields = {name: values[name] for name in ("codec", "split", "role", "layout", "kind", "signature")}
+            return cls(**fields, sequences=sequences)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); make the LMDB again") from None
+
+
+def _shape(values: Any) -> tuple[int, int, int]:
+    height, width, channels = (int(value) for value in values)
+    return height, width, channels
+
+
+def checksum(data: bytes | memoryview) -> str:
+    """BLAKE2b of a value, 128 bits, in hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+class LmdbStore(FrameStore):
+    """Frames in an LMDB. The database is opened at the first read in each process; forking is safe at any time.
+
+    Of a `raw` value only the bytes of the window are touched and copied.
+
+    Args:
+        path: folder with `data.mdb` and either `manifest.json` or BasicSR's `meta_info.txt`, whose lines are
+            `KEY.png (h,w,c) LEVEL`. The shapes in the latter are not trusted.
+
+    Attributes:
+        manifest: None for BasicSR's form. sequences: frame names by sequence, in order.
+        meta_sizes: height and width by key as `meta_info.txt` claims them (BasicSR's form).
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._resolved = self.path.resolve()  # one database has one environment, however its path is spelled
+        self.manifest: Manifest | None = None
+        self.sequences: dict[str, tuple[str, ...]]
+        self.meta_sizes: dict[str, tuple[int, int] | None] = {}
+        if not (self.path / "data.mdb").is_file():
+            raise DataError(f"{self.path}: is not an LMDB (it has no data.mdb)")
+        if (self.path / MANIFEST).is_file():
+            self.manifest = Manifest.load(self.path / MANIFEST)
+            self.sequences = {name: s.frames for name, s in self.manifest.sequences.items()}
+        elif (self.path / META_INFO).is_file():
+            self.meta_sizes = _read_meta_info(self.path / META_INFO)
+            self.sequences = _by_sequence(self.meta_sizes)
+        else:
+            raise DataError(f"{self.path}: has neither {MANIFEST} nor {META_INFO}, so its keys are not known")
+
+    @property
+    def codec(self) -> Codec:
+        """How values are stored."""
+        return self.manifest.codec if self.manifest else "png"
+
+    @property
+    def kind(self) -> str | None:
+        """Source folder of the frames ("blur", "blur_gamma", "sharp"); None: not known."""
+        return self.manifest.kind if self.manifest else None
+
+    @property
+    def signature(self) -> str | None:
+        """The source files' signature when the LMDB was made; None: not known."""
+        return self.manifest.signature if self.manifest else None
+
+    def keys(self) -> Iterator[str]:
+        """All keys in order."""
+        return (frame_key(name, frame) for name, frames in self.sequences.items() for frame in frames)
+
+    def fingerprint(self) -> str:
+        """A hash of the content; for BasicSR's form, which has no checksums, of keys and value sizes."""
+        if self.manifest:
+            return self.manifest.fingerprint
+        digest = hashlib.blake2b(digest_size=16)
+        for key in self.keys():
+            with self.value(key) as data:
+                digest.update(repr((key, len(data))).encode())
+        return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def value(self, key: str) -> Iterator[memoryview]:
+        """The stored bytes of a frame, without a copy: valid inside the `with` block, which must be short.
+
+        Raises:
+            DataError: there is no such key, or the database is damaged there.
+        """
+        try:
+            with _lock, _environment(self._resolved).begin(buffers=True) as transaction:
+                data = transaction.get(key.encode())
+                if data is None:
+                    raise DataError(f"{self.place(key)}: there is no such entry; make the LMDB again")
+                yield data
+        except lmdb.Error as error:
+            raise DataError(f"{self.place(key)}: cannot be read: {error}") from None
+
+    def size(self, key: str) -> tuple[int, int]:
+        """From the manifest, or from the PNG's own header."""
+        entry = self._entry(key)
+        if entry:
+            return entry.shape[:2]
+        with self.value(key) as data:
+            header = png_header(data)
+        return (header.height, header.width) if header else self.read(key).shape[:2]
+
+    def read(self, key: str, window: Window | None = None) -> Pixels:
+        """Copy a window out of a raw value; decode a PNG and cut the window out."""
+        entry = self._entry(key)
+        if self.codec == "png" or entry is None:
+            with self.value(key) as data:
+                encoded = bytes(data)
+            return cut(decode_image(encoded, self.place(key)), window, self.place(key))
+        with self.value(key) as data:
+            dtype = np.dtype(entry.dtype).newbyteorder("<")
+            if len(data) != int(np.prod(entry.shape)) * dtype.itemsize:
+                raise DataError(f"{self.place(key)}: has {len(data)} bytes, not those of {entry.shape} {entry.dtype}")
+            pixels = np.frombuffer(data, dtype).reshape(entry.shape)
+            # a copy of the window must be made before the transaction ends, also when it is the whole frame
+            return cut(pixels, window, self.place(key)) if window else pixels.copy()
+
+    def place(self, key: str) -> str:
+        """The LMDB and the key."""
+        return f"{self.path}: {key}"
+
+    def _entry(self, key: str) -> SequenceEntry | None:
+        """The manifest's entry for the key's sequence; None in BasicSR's form."""
+        return self.manifest.sequences.get(key.rpartition("/")[0]) if self.manifest else None
+
+
+def _read_meta_info(path: Path) -> dict[str, tuple[int, int] | None]:
+    """Keys of BasicSR's list, with the size that it claims (None where a line has none)."""
+    found: dict[str, tuple[int, int] | None] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        key = line.split(".")[0]  # as BasicSR's readers do
+        if key == line:
+            raise DataError(f"{path}, line {number}: is not of the form `KEY.png (h,w,c) LEVEL`: {line[:60]!r}")
+        shape = line.partition("(")[2].partition(")")[0].split(",")
+        numbers = [int(part) for part in shape if part.strip().isdigit()]
+        found[key] = (numbers[0], numbers[1]) if len(numbers) >= 2 else None
+    if not found:
+        raise DataError(f"{path}: is empty")
+    return found
+
+
+def _by_sequence(keys: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Frame names by sequence (what stands before the last slash), sorted as BasicSR visits them."""
+    found: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        sequence, _, frame = key.rpartition("/")
+        found.setdefault(sequence, []).append(frame)
+    return {name: tuple(frames) for name, frames in found.items()}
+
+
+# py-lmdb opens a database only once in a process, so all stores of one path share the environment. A child process must
+# not go on with its parent's: it closes its copies at the fork and opens its own at the first read. Closing waits for the
+# transactions of other threads, of which a child has none to end them: so the parent lets nobody read while it forks.
+_environments: dict[Path, lmdb.Environment] = {}
+_lock = threading.Lock()
+
+
+def _environment(path: Path) -> lmdb.Environment:
+    """The open environment of a database; the caller holds the lock."""
+    environment = _environments.get(path)
+    if environment is not None:
+        return environment
+    try:
+        # no lock file: readers never write, and a database is complete before it gets its name
+        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, create=False)
+    except lmdb.Error as error:
+        raise DataError(f"{path}: cannot be opened: {error}") from None
+    wanted = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    actual = (path / "data.mdb").stat().st_size
+    if actual < wanted:  # reading behind the end of the file would kill the process
+        environment.close()
+        raise DataError(f"{path}: is cut off ({actual} of {wanted} bytes); copy it again")
+    _environments[path] = environment
+    return environment
+
+
+def close(path: Path) -> None:
+    """Close the database that this process has open at `path`, if it has: before it is replaced."""
+    with _lock:
+        environment = _environments.pop(path, None)
+        if environment is not None:
+            environment.close()
+
+
+def _start_anew_in_child() -> None:
+    for environment in _environments.values():
+        environment.close()
+    _environments.clear()
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_start_anew_in_child)
