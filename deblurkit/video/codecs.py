@@ -1,0 +1,183 @@
+"""Which encoders are offered and with what settings, the pixel format they get, and the containers that hold them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import av
+import av.error
+
+from deblurkit.errors import VideoError, did_you_mean
+from deblurkit.video.color import planar_format
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """How one encoder is used.
+
+    Attributes:
+        options: always set. crf: the default of its quality scale (lower is better), None if it has none; the defaults
+            are meant to be visually transparent. crf_most: the end of that scale.
+        lossless: options that keep every RGB value. lossless_formats: the RGB pixel format by depth; {}: it cannot.
+        stand_in: the encoder to take instead for lossless work.
+    """
+
+    options: Mapping[str, str] = field(default_factory=dict)
+    crf: int | None = None
+    crf_most: int = 51
+    lossless: Mapping[str, str] = field(default_factory=dict)
+    lossless_formats: Mapping[int, str] = field(default_factory=dict)
+    stand_in: str | None = None
+
+
+ENCODERS = {
+    "libx264": Encoder({"preset": "fast"}, crf=17, stand_in="libx264rgb"),
+    "libx264rgb": Encoder({"preset": "fast"}, crf=17, lossless={"qp": "0"}, lossless_formats={8: "rgb24"}),
+    "libx265": Encoder(
+        {"preset": "fast", "x265-params": "log-level=error"},
+        crf=18,
+        lossless={"x265-params": "log-level=error:lossless=1"},
+        lossless_formats={8: "gbrp"},
+    ),
+    "libvpx-vp9": Encoder(
+        {"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "3"},
+        crf=18,
+        crf_most=63,
+        lossless={"lossless": "1"},
+        lossless_formats={8: "gbrp"},
+    ),
+    "libsvtav1": Encoder({"preset": "6", "svtav1-params": "lp=0"}, crf=20, crf_most=63),
+    "prores_ks": Encoder({"profile": "3"}),
+    "ffv1": Encoder({"level": "3", "slicecrc": "1"}, lossless_formats={8: "bgr0", 16: "gbrp16le"}),
+}
+
+_TRANSPORT_STREAM = (".ts", ".mts", ".m2ts")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An encoder with everything settled: its name, options and pixel format."""
+
+    name: str
+    options: Mapping[str, str]
+    pixel_format: str
+
+    @property
+    def codec(self) -> str:
+        """What it makes, as containers know it: `h264`."""
+        return av.Codec(self.name, "w").canonical_name
+
+
+def encoder_name(codec: str | None, depth: int, lossless: bool) -> str:
+    """The encoder to use where the user may have left it open.
+
+    H.264 plays everywhere with 8 bits and almost nowhere with 10, which HEVC does; FFV1 is the lossless one.
+
+    Raises:
+        VideoError: `codec` is unknown or not in this build of PyAV.
+    """
+    name = codec or ("ffv1" if lossless else "libx264" if depth <= 8 else "libx265")
+    if name not in ENCODERS:
+        raise VideoError(f"--codec {name}: there are {', '.join(ENCODERS)}{did_you_mean(name, ENCODERS)}")
+    if lossless and ENCODERS[name].stand_in:
+        name = ENCODERS[name].stand_in or name
+    try:
+        av.Codec(name, "w")
+    except ValueError:
+        raise VideoError(f"--codec {name}: this build of PyAV (av {av.__version__}) does not have it") from None
+    return name
+
+
+def choose(
+    codec: str | None, width: int, height: int, depth: int, full_chroma: bool, crf: int | None, lossless: bool
+) -> Choice:
+    """Settle encoder, quality and pixel format.
+
+    Args:
+        codec: None for the default. depth: bits of the source. full_chroma: the source has colour for every pixel.
+        crf: None for the default. lossless: every restored RGB value is kept.
+
+    Raises:
+        VideoError: unknown or missing codec, a crf or a size that it does not take, lossless with a codec that is not.
+    """
+    name = encoder_name(codec, depth, lossless)
+    encoder = ENCODERS[name]
+    options = dict(encoder.options)
+    if lossless or name == "ffv1":
+        if crf is not None:
+            raise VideoError(f"--crf {crf}: lossless video has no quality to set; leave --crf out")
+        wanted = 8 if depth <= 8 else 16
+        if wanted not in encoder.lossless_formats:
+            raise VideoError(f"--lossless: {name} cannot keep {depth}-bit RGB; use --codec ffv1")
+        return Choice(name, options | dict(encoder.lossless), encoder.lossless_formats[wanted])
+    if crf is not None and (encoder.crf is None or not 0 <= crf <= encoder.crf_most):
+        scale = f"takes 0 (best) to {encoder.crf_most}" if encoder.crf is not None else "has no such setting"
+        raise VideoError(f"--crf {crf}: {name} {scale}")
+    if encoder.crf is not None:
+        options["crf"] = str(encoder.crf if crf is None else crf)
+    return Choice(name, options, pixel_format(name, width, height, depth, full_chroma))
+
+
+def pixel_format(encoder: str, width: int, height: int, depth: int, full_chroma: bool) -> str:
+    """The pixel format for lossy encoding: 4:2:0, which every player shows, unless size or source ask for 4:4:4.
+
+    Raises:
+        VideoError: the encoder has none for that size.
+    """
+    formats = av.Codec(encoder, "w").video_formats or ()
+    names = {entry.name for entry in formats}
+    if all(entry.is_rgb for entry in formats):
+        return "rgb24"
+    families = ["yuv444p"]
+    if width % 2 == 0:
+        families.insert(1 if full_chroma else 0, "yuv422p")
+        if height % 2 == 0:
+            families.insert(1 if full_chroma else 0, "yuv420p")
+    depths = (8, 10, 12)
+    for bits in (*(d for d in depths if d >= depth), *(d for d in reversed(depths) if d < depth)):
+        for family in families:
+            if planar_format(family, bits) in names:
+                return planar_format(family, bits)
+    raise VideoError(f"--codec {encoder}: cannot hold frames of {width}x{height}; use --codec libx264")
+
+
+@lru_cache
+def _held(suffix: str) -> frozenset[str] | None:
+    """Names of the codecs that the container with this file ending holds, None for an ending that is no container."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with av.open(f"file:{Path(folder) / ('x' + suffix)}", "w") as container:
+                return frozenset(container.supported_codecs)
+        except (ValueError, av.error.FFmpegError):
+            return None
+
+
+def missing_from(suffix: str, codecs: Collection[str]) -> list[str] | None:
+    """Those of `codecs` that the container with this file ending does not hold; None: the ending is no container."""
+    suffix = suffix.lower()
+    held = _held(suffix)
+    if held is None:
+        return None
+    if suffix in _TRANSPORT_STREAM:  # libav does not tell what it holds
+        return [codec for codec in codecs if codec in ("ffv1", "vp9", "prores", "av1", "subrip", "ass", "mov_text")]
+    return [codec for codec in codecs if codec not in held]
+
+
+def default_suffix(source_suffix: str, video: str, copied: Collection[str]) -> str:
+    """The file ending for a result: the source's, where that container holds everything; else .mp4, else .mkv.
+
+    AVI is never chosen: it stores no timestamps.
+    """
+    homes = (".mkv",) if video == "ffv1" else (".mp4", ".mkv")
+    own = source_suffix.lower()
+    if (own in homes or video != "ffv1") and own != ".avi" and missing_from(own, [video, *copied]) == []:
+        return own
+    return next((home for home in homes if missing_from(home, [video, *copied]) == []), ".mkv")

@@ -1,0 +1,229 @@
+"""Writing videos with PyAV: every frame at its time, with the source's sound, subtitles, chapters and metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
+
+import av
+import av.error
+from av.codec.context import Flags, ThreadType
+from av.video.format import VideoFormat
+
+from deblurkit.errors import VideoError
+from deblurkit.files import atomic_path
+from deblurkit.image_io import Pixels
+from deblurkit.video.codecs import Choice, choose, default_suffix, encoder_name, missing_from
+from deblurkit.video.color import BT709, FULL, LIMITED, RGB_MATRIX, ColorTags, FromRGB, used_matrix
+from deblurkit.video.reader import Timing, VideoReader
+from deblurkit.video.remux import StreamCopier, is_written_anew
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.video.stream import VideoStream
+
+
+class VideoWriter:
+    """A video file under construction; use it as a context manager.
+
+    The file appears under its name only when the block ends well. The frames are stored upright; odd sizes are kept.
+    Colour tags and the shape of pixels are the source's; audio, subtitles, chapters and metadata are copied.
+
+    Args:
+        target: the file; its ending decides the container.
+        like: the video that the frames come from. None: a new video of `rate` frames per second, without sound.
+        rate: frames per second where there is no `like`.
+        codec: an encoder of `deblurkit.video.codecs.ENCODERS`; None: libx264 (libx265 for more than 8 bits, FFV1 for
+            lossless work). crf: quality on its scale; None: visually transparent.
+        lossless: keep every RGB value. threads: for encoding; 0: as many as there are cores.
+
+    Attributes:
+        target: the file. codec: what its pictures are stored as, such as `h264`. frames: how many were written.
+
+    Raises:
+        VideoError: the container does not hold the codec or one of the copied streams; unknown or missing codec; a
+            setting that the codec does not have.
+    """
+
+    def __init__(
+        self,
+        target: str | Path,
+        like: VideoReader | None = None,
+        *,
+        rate: Fraction | int = 25,
+        codec: str | None = None,
+        crf: int | None = None,
+        lossless: bool = False,
+        threads: int = 0,
+    ) -> None:
+        self.target = Path(target)
+        self._like, self._codec, self._crf, self._lossless, self._threads = like, codec, crf, lossless, threads
+        self._rate = like.rate if like else Fraction(rate)
+        self._time_base = like.time_base if like else 1 / self._rate
+        self._check_container()
+        self._source: InputContainer | None = None
+        self._output: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._copier: StreamCopier | None = None
+        self._shift = Fraction(0)
+        self._last: int | None = None
+        self.frames = 0
+
+    def _choose(self, width: int, height: int, depth: int) -> Choice:
+        full_chroma = self._like is not None and self._like.full_chroma
+        return choose(self._codec, width, height, depth, full_chroma, self._crf, self._lossless)
+
+    def _check_container(self) -> None:
+        """Find out before the work, not after it, that the file cannot be made."""
+        suffix = self.target.suffix.lower()
+        self.codec = self._choose(16, 16, self._like.depth if self._like else 8).codec
+        missing = missing_from(suffix, [self.codec, *(self._like.copied_codecs if self._like else ())])
+        if missing is None:
+            shown = suffix or "a name without ending"
+            raise VideoError(f"{self.target}: {shown} is no video file; use .mp4, .mkv or .mov")
+        if suffix == ".avi":
+            raise VideoError(f"{self.target}: AVI stores no timestamps; use .mp4 or .mkv")
+        if missing:
+            raise VideoError(f"{self.target}: {suffix} files cannot hold {', '.join(missing)}; use .mkv")
+
+    def __enter__(self) -> VideoWriter:
+        with contextlib.ExitStack() as stack:
+            self._temporary = stack.enter_context(atomic_path(self.target))
+            if self._like is not None:
+                self._source = stack.enter_context(self._like.open())
+            stack.push(self._end)
+            self._resources = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.__exit__(kind, error, trace)
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            if self._output is not None:
+                with contextlib.suppress(av.error.FFmpegError):  # closed already, or the file goes away with an error
+                    self._output.close()
+
+    def write(self, pixels: Pixels, timing: Timing | None = None) -> None:
+        """Append a frame.
+
+        Args:
+            pixels: `(H, W, 3)` RGB, uint8 or uint16; all frames have one size.
+            timing: when it is shown, in the source's time base; None: one frame's time after the last.
+
+        Raises:
+            VideoError: the size changes, or the encoder fails. OSError: the disk is full (`with` turns it into an error
+                that names the file).
+        """
+        if self._stream is None:
+            self._begin(pixels)
+        assert self._stream is not None
+        size, first = pixels.shape[1::-1], (self._stream.width, self._stream.height)
+        if size != first:
+            raise VideoError(f"{self.target}: frame {self.frames} has size {size}, the first has {first}")
+        step = max(round(1 / (self._rate * self._time_base)), 1)
+        if timing is None:
+            timing = Timing(0 if self._last is None else self._last + step, step)
+        pts = timing.pts + round(self._shift / self._time_base)
+        # Encoders refuse times that do not grow; a source with two frames at one time keeps both, a tick apart.
+        self._last = pts if self._last is None else max(pts, self._last + 1)
+        frame = self._to_frame(pixels)
+        frame.pts, frame.time_base, frame.duration = self._last, self._time_base, timing.duration
+        self._mux(frame)
+        self.frames += 1
+
+    def _begin(self, pixels: Pixels) -> None:
+        height, width = pixels.shape[:2]
+        depth = 8 if pixels.dtype.itemsize == 1 else max(self._like.depth if self._like else 10, 9)
+        choice = self._choose(width, height, depth)
+        if choice.name == "libsvtav1":
+            os.environ.setdefault("SVT_LOG", "1")  # it writes pages to stderr otherwise
+        tags = _output_tags(self._like, choice.pixel_format, width, height)
+        self._to_frame = FromRGB(choice.pixel_format, tags)
+        metadata = self._like.metadata if self._like else {}
+        # QuickTime's long keys (place, camera) survive only in a form of metadata that other players read less well.
+        long_keys = any(key.startswith(("com.apple.", "com.android.")) for key in metadata)
+        options = {"movflags": "+use_metadata_tags"} if long_keys else {}
+        with self._errors():
+            self._output = output = av.open(f"file:{self._temporary}", "w", container_options=options)
+            added = output.add_stream(choice.name, rate=self._rate, options=dict(choice.options))
+            self._stream = stream = cast("VideoStream", added)
+            stream.width, stream.height, stream.pix_fmt = width, height, choice.pixel_format
+            context = stream.codec_context
+            context.time_base = stream.time_base = self._time_base
+            context.thread_count, context.thread_type = self._threads, ThreadType.AUTO
+            context.flags |= Flags.frame_duration
+            context.color_primaries, context.color_trc = tags.primaries, tags.transfer
+            context.colorspace, context.color_range = tags.matrix, tags.range
+            if choice.codec == "hevc" and self.target.suffix.lower() in (".mp4", ".mov", ".m4v"):
+                context.codec_tag = "hvc1"  # Apple's players know HEVC by this tag only
+            if self._like is not None and self._source is not None:
+                self._copy_from(self._like, self._source, stream)
+
+    def _copy_from(self, like: VideoReader, source: InputContainer, stream: VideoStream) -> None:
+        assert self._output is not None
+        if like.aspect and like.aspect != 1:
+            stream.codec_context.sample_aspect_ratio = like.aspect
+        if source.format.name in ("mpegts", "mpeg") and source.start_time:
+            self._shift = -Fraction(source.start_time, 1_000_000)  # broadcast clocks start anywhere
+        self._output.metadata.update({k: v for k, v in source.metadata.items() if not is_written_anew(k)})
+        tags = like.stream_of(source).metadata
+        stream.metadata.update({k: v for k, v in tags.items() if not is_written_anew(k)})
+        if source.chapters():
+            self._output.set_chapters(source.chapters())
+        self._copier = StreamCopier(str(like.path), source, self._output, self._shift)
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        """Encode a frame (None: what the encoder still holds) and write it behind the sound that belongs before it."""
+        assert self._stream is not None
+        assert self._output is not None
+        with self._errors():
+            for packet in self._stream.encode(frame):
+                if self._copier is not None and packet.dts is not None:
+                    self._copier.copy_until(packet.dts * packet.time_base - self._shift)
+                self._output.mux_one(packet)
+
+    def _finish(self) -> None:
+        if self._output is None:
+            raise VideoError(f"{self.target}: not one frame came to be written")
+        self._mux(None)
+        with self._errors():
+            if self._copier is not None:
+                self._copier.copy_until(None)
+            self._output.close()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Errors of the operating system pass (`atomic_path` names the file); libav's own become VideoErrors."""
+        try:
+            yield
+        except OSError:
+            raise
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(f"{self.target}: cannot be encoded: {error}") from error
+
+
+def result_suffix(reader: VideoReader, codec: str | None, lossless: bool) -> str:
+    """The file ending for what becomes of a video: its own, where that container holds the codec and the sound."""
+    video = av.Codec(encoder_name(codec, reader.depth, lossless), "w").canonical_name
+    return default_suffix(reader.path.suffix, video, reader.copied_codecs)
+
+
+def _output_tags(like: VideoReader | None, pixel_format: str, width: int, height: int) -> ColorTags:
+    """The source's tags, but for what the pixel format itself settles."""
+    tags = like.tags if like else ColorTags(BT709, BT709, BT709, LIMITED)
+    if VideoFormat(pixel_format, 16, 16).is_rgb:
+        return ColorTags(tags.primaries, tags.transfer, RGB_MATRIX, FULL)
+    if like is not None and like.rgb:
+        return ColorTags(tags.primaries, tags.transfer, used_matrix(ColorTags(), width, height), LIMITED)
+    return tags
