@@ -93,7 +93,9 @@ class DBN(Network):
         self.F6_1 = _conv(c, stacked)
         self.F6_2 = _conv(stacked, 3)
         if zero_init_residual:
-            nn.init.zeros_(self.F6_2[1].weight)
+            last_norm = self.F6_2[1]
+            assert isinstance(last_norm, nn.BatchNorm2d)
+            nn.init.zeros_(last_norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, num_frames, in_channels, H, W)` to `(B, 3, H, W)`; not clamped."""

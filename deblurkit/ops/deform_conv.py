@@ -1,0 +1,530 @@
+"""Deformable convolution: every tap of every output pixel reads its own place in the input.
+
+Version 1 (Dai et al., Deformable Convolutional Networks, ICCV 2017) moves the taps, version 2 (Zhu et al., Deformable
+ConvNets v2, CVPR 2019) weighs them too. Layouts are those of torchvision and mmcv, so that their weights fit.
+
+An unfolded input (every sample that is read) takes kernel_size^2 times the memory of the input. Here it exists in
+pieces of a set budget, in the forward and in the backward pass; autograd keeps the inputs alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from deblurkit.ops import backend
+from deblurkit.ops.sampling import chunks, full_precision, grid_of, sample, sample_backward
+
+Pair = int | tuple[int, int]
+
+
+def deform_conv2d(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    mask: Tensor | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    budget: int | None = None,
+) -> Tensor:
+    """Convolution whose tap `(i, j)` at output pixel `(y, x)` reads the input at
+    `(y*stride - padding + i*dilation + dy, x*stride - padding + j*dilation + dx)`, times the mask.
+
+    Reads are bilinear, and zero outside of the image. The numbers of convolution groups and of deformable groups
+    (D; contiguous blocks of input channels that move together) follow from the shapes; neither needs to divide the
+    other.
+
+    Args:
+        x: `(N, Cin, H, W)`.
+        offset: `(N, D * 2 * kh*kw, Ho, Wo)` in input pixels; per deformable group and tap (rows first) dy, then dx.
+        weight: `(Cout, Cin/groups, kh, kw)`.
+        bias: `(Cout,)`.
+        mask: `(N, D * kh*kw, Ho, Wo)`, used as it comes; None is version 1.
+        stride: of rows and columns.
+        padding: shifts the coordinates; what is read there is zero.
+        dilation: distance between taps.
+        budget: bytes that one piece of the unfolded input may take; `backend.BUDGETS` if None.
+
+    Returns:
+        `(N, Cout, Ho, Wo)` in the dtype of x; half precision is computed in float32.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    geometry = _Geometry.of(x, offset, weight, bias, mask, stride, padding, dilation)
+    budget = backend.budget_of(x.device.type, budget)
+    dtype = x.dtype
+    x, offset, weight, bias, mask = full_precision(x, offset, weight, bias, mask)  # type: ignore[assignment]
+    with torch.autocast(x.device.type, enabled=False):
+        if backend.choose("deform_conv2d", x.device.type) == "torchvision" and geometry.column_bytes(x) <= budget:
+            out = _torchvision(x, offset, mask, weight, bias, geometry, budget)
+        else:
+            out = _DeformConv.apply(x, offset, mask, weight, bias, geometry, budget)
+    return out.to(dtype)
+
+
+def split_offset_mask(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """The map of an offset convolution `(N, 3*D*K, H, W)` to offset `(N, 2*D*K, H, W)` and mask `(N, D*K, H, W)`.
+
+    Raises:
+        ValueError: the number of channels is not a multiple of 3.
+    """
+    _check_raw(raw)
+    offset, logits = raw.split([raw.shape[1] // 3 * 2, raw.shape[1] // 3], dim=1)
+    return offset, logits.sigmoid()
+
+
+def guided_offset_mask(
+    raw: Tensor, flows: Sequence[Tensor], max_residue: float, mask_bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Offsets that correct optical flows (Chan et al., BasicVSR++, CVPR 2022).
+
+    Offset = max_residue * tanh(first two thirds of raw) + flow. The deformable groups are divided equally among the
+    flows, in order.
+
+    Args:
+        raw: `(N, 3*D*K, H, W)`.
+        flows: each `(N, 2, H, W)`, channel 0 horizontal; their number must divide D.
+        max_residue: bound of the correction in pixels.
+        mask_bias: added to the mask's logits before the sigmoid; broadcasts to `(N, D*K, H, W)`.
+
+    Returns:
+        offset `(N, 2*D*K, H, W)` and mask `(N, D*K, H, W)`.
+
+    Raises:
+        ValueError: raw's channels do not divide among the flows.
+    """
+    _check_raw(raw)
+    taps = raw.shape[1] // 3
+    if not flows or taps % len(flows):
+        raise ValueError(f"{taps} deformable taps cannot be divided among {len(flows)} flows")
+    residue, logits = raw.split([2 * taps, taps], dim=1)
+    flow = torch.stack(list(flows), dim=1).flip(2).unsqueeze(2)  # (N, flows, 1, 2, H, W), vertical first
+    offset = torch.add(flow, residue.tanh().unflatten(1, (len(flows), -1, 2)), alpha=max_residue).flatten(1, 3)
+    return offset, (logits if mask_bias is None else logits + mask_bias).sigmoid()
+
+
+class DeformConv2d(nn.Module):
+    """Deformable convolution, version 1 or 2: `(N, Cin, H, W)`, offset and mask to `(N, Cout, Ho, Wo)`.
+
+    Parameters `weight` and, with bias, `bias`. `deform_conv2d` says what offset and mask are.
+
+    Args:
+        in_channels: Cin. out_channels: Cout.
+        kernel_size: rows and columns of taps. stride, padding, dilation: as in a convolution.
+        groups: of the convolution. deformable_groups: blocks of input channels with offsets of their own.
+        bias: whether there is one.
+
+    Raises:
+        ValueError: channels that the groups do not divide.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        deformable_groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
+        if in_channels % deformable_groups:
+            raise ValueError(f"deformable_groups={deformable_groups} must divide in_channels={in_channels}")
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.groups, self.deformable_groups = groups, deformable_groups
+        bound = 1 / math.sqrt(in_channels * kernel_size**2)
+        shape = (out_channels, in_channels // groups, kernel_size, kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+
+    def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Convolve."""
+        return deform_conv2d(
+            x,
+            offset,
+            self.weight,
+            self.bias,
+            mask,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+        )
+
+    def extra_repr(self) -> str:
+        """What `repr` shows."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, "
+            f"deformable_groups={self.deformable_groups}, bias={self.bias is not None}"
+        )
+
+
+class DeformConvPack(DeformConv2d):
+    """Deformable convolution that finds its own offsets ("DCN pack" of Wang et al., EDVR, CVPRW 2019).
+
+    Parameters `weight`, `bias` and `conv_offset.{weight,bias}`; the latter start at zero.
+
+    Args:
+        in_channels: Cin. out_channels: Cout.
+        kernel_size: rows and columns of taps. stride, padding, dilation: of both convolutions.
+        groups: of the main convolution. deformable_groups: blocks of input channels with offsets of their own.
+        bias: whether the main convolution has one.
+        modulated: version 2, with masks.
+        source_channels: channels of the map that offsets are found in; Cin if None.
+
+    Raises:
+        ValueError: channels that the groups do not divide.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        deformable_groups: int = 1,
+        bias: bool = True,
+        modulated: bool = True,
+        source_channels: int | None = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, deformable_groups, bias
+        )
+        self.modulated = modulated
+        self.conv_offset = nn.Conv2d(
+            in_channels if source_channels is None else source_channels,
+            (3 if modulated else 2) * deformable_groups * kernel_size**2,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+        )
+        _zero(self.conv_offset)
+
+    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Convolve `x (N, Cin, H, W)` with offsets found in `source (N, source_channels, H, W)`, or in x."""
+        raw = self.conv_offset(x if source is None else source)
+        return super().forward(x, *(split_offset_mask(raw) if self.modulated else (raw,)))
+
+
+class FlowGuidedDeformConv(DeformConv2d):
+    """Deformable convolution that corrects optical flows (Chan et al., BasicVSR++, CVPR 2022; also in VRT and BSST).
+
+    Parameters `weight`, `bias` and `conv_offset.{0,2,4,6}.{weight,bias}`; the last of those start at zero.
+
+    Args:
+        in_channels: Cin; with several flows, the maps that they align are concatenated here in their order.
+        out_channels: Cout, also the width of the offset convolutions.
+        condition_channels: channels of what the offsets are found in.
+        deformable_groups: D; the flows take equal shares of them, in order.
+        max_residue_magnitude: bound of the correction in pixels.
+        groups: of the main convolution.
+        kernel_size: odd; of the main convolution, which keeps the size.
+
+    Raises:
+        ValueError: channels that the groups do not divide.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        condition_channels: int,
+        deformable_groups: int = 16,
+        max_residue_magnitude: float = 10.0,
+        groups: int = 1,
+        kernel_size: int = 3,
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=kernel_size // 2,
+            groups=groups,
+            deformable_groups=deformable_groups,
+        )
+        self.max_residue_magnitude = max_residue_magnitude
+        layers: list[nn.Module] = []
+        for channels in (condition_channels, out_channels, out_channels):
+            layers += [nn.Conv2d(channels, out_channels, 3, padding=1), nn.LeakyReLU(0.1, inplace=True)]
+        last = nn.Conv2d(out_channels, 3 * deformable_groups * kernel_size**2, 3, padding=1)
+        _zero(last)
+        self.conv_offset = nn.Sequential(*layers, last)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, condition: Tensor, flows: Sequence[Tensor], mask_bias: Tensor | None = None
+    ) -> Tensor:
+        """Align `x (N, Cin, H, W)` along flows `(N, 2, H, W)`, corrected by what `condition` shows.
+
+        `mask_bias`, if any, is added to the mask's logits.
+        """
+        raw = self.conv_offset(condition)
+        return super().forward(x, *guided_offset_mask(raw, flows, self.max_residue_magnitude, mask_bias))
+
+
+def _zero(conv: nn.Conv2d) -> None:
+    nn.init.zeros_(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+
+
+def _check_raw(raw: Tensor) -> None:
+    if raw.shape[1] % 3:
+        raise ValueError(f"offsets and mask need a multiple of 3 channels, got {raw.shape[1]}")
+
+
+class _Geometry(NamedTuple):
+    """The sizes of one call."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    deformable_groups: int
+    size: tuple[int, int]  # of the output
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        offset: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mask: Tensor | None,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+    ) -> _Geometry:
+        strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
+        batch, channels, *image = x.shape
+        outputs, channels_each, *kernel = weight.shape
+        taps = kernel[0] * kernel[1]
+        if channels % channels_each or outputs % (channels // channels_each):
+            raise ValueError(f"a weight {tuple(weight.shape)} does not fit an input {tuple(x.shape)}")
+        size = [
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(image, kernel, strides, paddings, dilations, strict=True)
+        ]
+        deformable_groups = offset.shape[1] // (2 * taps)
+        if offset.shape != (batch, deformable_groups * 2 * taps, *size) or not deformable_groups:
+            wanted = (batch, f"D*{2 * taps}", *size)
+            raise ValueError(f"the offset must be {wanted}, got {tuple(offset.shape)}".replace("'", ""))
+        if channels % deformable_groups:
+            raise ValueError(f"{deformable_groups} deformable groups do not divide {channels} input channels")
+        if mask is not None and mask.shape != (batch, deformable_groups * taps, *size):
+            raise ValueError(
+                f"the mask must be {(batch, deformable_groups * taps, *size)}, as the offset, got {tuple(mask.shape)}"
+            )
+        if bias is not None and bias.shape != (outputs,):
+            raise ValueError(f"the bias must be {(outputs,)}, got {tuple(bias.shape)}")
+        return cls(
+            (kernel[0], kernel[1]),
+            strides,
+            paddings,
+            dilations,
+            channels // channels_each,
+            deformable_groups,
+            (size[0], size[1]),
+        )
+
+    @property
+    def taps(self) -> int:
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def positions(self) -> int:
+        return self.size[0] * self.size[1]
+
+    def column_bytes(self, x: Tensor) -> int:
+        """Bytes of the unfolded input, per sample."""
+        return x.shape[1] * self.taps * self.positions * x.element_size()
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _torchvision(
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: _Geometry,
+    budget: int,
+) -> Tensor:
+    """torchvision's operator, on as many samples at a time as the budget allows."""
+    each = max(1, budget // max(1, geometry.column_bytes(x)))
+    outputs = [
+        torch.ops.torchvision.deform_conv2d(
+            x[i : i + each],
+            weight,
+            offset[i : i + each],
+            offset.new_zeros(0) if mask is None else mask[i : i + each],
+            weight.new_zeros(weight.shape[0]) if bias is None else bias,
+            *geometry.stride,
+            *geometry.padding,
+            *geometry.dilation,
+            geometry.groups,
+            geometry.deformable_groups,
+            mask is not None,
+        )
+        for i in range(0, max(1, len(x)), each)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+class _DeformConv(torch.autograd.Function):
+    """`deform_conv2d` in pieces. A piece holds the samples that its output pixels read, and is made again in backward.
+
+    A piece's columns are `(n, g * Cin/D, K, p)`: n samples, g deformable groups, p output pixels.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        offset: Tensor,
+        mask: Tensor | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: _Geometry,
+        budget: int,
+    ) -> Tensor:
+        ctx.save_for_backward(x, offset, mask, weight)
+        ctx.geometry, ctx.budget = geometry, budget
+        pieces = _Pieces(x, offset, mask, weight, geometry)
+        out = x.new_empty(len(x), weight.shape[0], geometry.positions)
+        for n, g, p in pieces.cut(budget, split_groups=False):
+            image, grid = pieces.read(n, g, p)
+            columns = sample(image, grid)
+            if pieces.mask is not None:
+                columns *= pieces.mask[n, g, None, :, p].flatten(0, 1)
+            kernels = pieces.kernels(n, g)
+            product = torch.bmm(kernels, columns.view(len(kernels), kernels.shape[2], -1))
+            product = product.unflatten(0, (n.stop - n.start, -1)).flatten(1, 2)
+            out[n, :, p] = product if bias is None else product.add_(bias[:, None])
+        return out.unflatten(2, geometry.size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, offset, mask, weight = ctx.saved_tensors
+        of_x, of_offset, of_mask, of_weight, of_bias = ctx.needs_input_grad[:5]
+        with torch.autocast(x.device.type, enabled=False):
+            geometry = ctx.geometry
+            pieces = _Pieces(x, offset, mask, weight, geometry)
+            grad = grad.flatten(2)
+            grad_bias = grad.sum((0, 2)) if of_bias else None
+            grad_x = torch.zeros_like(pieces.images) if of_x else None
+            grad_offset = torch.empty_like(pieces.offset) if of_offset else None
+            grad_mask = torch.empty_like(pieces.mask) if of_mask and pieces.mask is not None else None
+            grad_weight = torch.zeros_like(pieces.weight) if of_weight else None
+            for n, g, p in pieces.cut(ctx.budget, split_groups=True):
+                image, grid = pieces.read(n, g, p)
+                modulation = None if pieces.mask is None else pieces.mask[n, g, None, :, p].flatten(0, 1)
+                part, inner = pieces.conv_groups(g)
+                grad_out = grad[n, :, p].unflatten(1, (geometry.groups, -1))[:, part].flatten(0, 1)
+                grad_columns = torch.bmm(pieces.kernels(n, g).mT, grad_out).view(*image.shape[:2], geometry.taps, -1)
+                if grad_mask is not None or grad_weight is not None:
+                    columns = sample(image, grid)
+                    if grad_mask is not None:
+                        grad_mask[n, g, :, p] = (columns * grad_columns).sum(1).unflatten(0, (n.stop - n.start, -1))
+                    if grad_weight is not None:
+                        if modulation is not None:
+                            columns *= modulation
+                        columns = columns.view(len(grad_out), -1, grad_out.shape[-1])
+                        products = torch.bmm(grad_out, columns.mT).unflatten(0, (n.stop - n.start, -1)).sum(0)
+                        grad_weight[part, :, inner] += products.unflatten(2, (-1, geometry.taps))
+                    del columns
+                if grad_x is None and grad_offset is None:
+                    continue
+                if modulation is not None:
+                    grad_columns *= modulation
+                grad_image, along_x, along_y = sample_backward(grad_columns, image, grid, of_image=of_x)
+                if grad_x is not None and grad_image is not None:
+                    grad_x[n, g] += grad_image.unflatten(0, (n.stop - n.start, -1))
+                if grad_offset is not None:
+                    along = torch.stack([along_y, along_x], dim=2)
+                    grad_offset[n, g, :, :, p] = along.unflatten(0, (n.stop - n.start, -1))
+        return (
+            None if grad_x is None else grad_x.view_as(x),
+            None if grad_offset is None else grad_offset.view_as(offset),
+            None if grad_mask is None else grad_mask.view_as(mask),
+            None if grad_weight is None else grad_weight.view_as(weight),
+            grad_bias,
+            None,
+            None,
+        )
+
+
+class _Pieces:
+    """The inputs of one call, seen by deformable group and position."""
+
+    def __init__(self, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, geometry: _Geometry) -> None:
+        self.geometry = geometry
+        groups, taps = geometry.deformable_groups, geometry.taps
+        self.images = x.contiguous().unflatten(1, (groups, -1))  # (N, D, Cin/D, H, W)
+        self.offset = offset.flatten(2).unflatten(1, (groups, taps, 2))  # (N, D, K, 2, P)
+        self.mask = None if mask is None else mask.flatten(2).unflatten(1, (groups, taps))  # (N, D, K, P)
+        self.weight = weight.flatten(2).unflatten(0, (geometry.groups, -1))  # (G, Cout/G, Cin/G, K)
+        # where undeformed taps read: a pixel's place (P,) plus a tap's (K, 1), rows and columns
+        axes = zip(
+            geometry.size, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True
+        )
+        (rows, tap_rows), (columns, tap_columns) = (
+            (torch.arange(n, device=x.device, dtype=x.dtype) * s - p, torch.arange(k, device=x.device, dtype=x.dtype) * d)
+            for n, k, s, p, d in axes
+        )
+        self.rows, self.columns = rows.repeat_interleave(len(columns)), columns.repeat(len(rows))
+        self.tap_rows = tap_rows.repeat_interleave(len(tap_columns))[:, None]
+        self.tap_columns = tap_columns.repeat(len(tap_rows))[:, None]
+
+    def cut(self, budget: int, *, split_groups: bool) -> list[tuple[slice, slice, slice]]:
+        """Samples, deformable groups and positions of every piece."""
+        geometry, (samples, groups, channels) = self.geometry, self.images.shape[:3]
+        # a deformable group must hold whole convolution groups, or lie in one, to be a piece of its own
+        aligned = geometry.groups % groups == 0 or groups % geometry.groups == 0
+        item = channels * geometry.taps * self.images.element_size()
+        return list(chunks(samples, groups, geometry.positions, item, budget, split_groups=split_groups and aligned))
+
+    def read(self, n: slice, g: slice, p: slice) -> tuple[Tensor, Tensor]:
+        """The images `(n*g, Cin/D, H, W)` of a piece and the grid `(n*g, K, p, 2)` at which it reads them."""
+        image = self.images[n, g].flatten(0, 1)
+        offset = self.offset[n, g, :, :, p].flatten(0, 1)
+        y = offset[:, :, 0] + (self.rows[p] + self.tap_rows)
+        x = offset[:, :, 1] + (self.columns[p] + self.tap_columns)
+        return image, grid_of(x, y, image.shape[-1], image.shape[-2])
+
+    def conv_groups(self, g: slice) -> tuple[slice, slice]:
+        """Which convolution groups the channels of some deformable groups belong to, and which channels of those."""
+        channels, each = self.images.shape[2], self.weight.shape[2]
+        start, stop = g.start * channels, g.stop * channels
+        first = start // each
+        if stop <= (first + 1) * each:
+            return slice(first, first + 1), slice(start - first * each, stop - first * each)
+        return slice(first, stop // each), slice(0, each)
+
+    def kernels(self, n: slice, g: slice) -> Tensor:
+        """`(n*r, Cout/G, c*K)`: of each sample, r convolution groups with c input channels each."""
+        part, inner = self.conv_groups(g)
+        return self.weight[part, :, inner].flatten(2).expand(n.stop - n.start, -1, -1, -1).flatten(0, 1)
