@@ -23,7 +23,7 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 class Stepper:
     """Steps one optimiser.
 
-    A step whose gradient is not finite is left out. With a fused optimiser on a GPU that is decided on the device, and
+    A step whose loss or gradient is not finite is left out. With a fused optimiser on a GPU that is decided on the device, and
     nothing waits for it.
 
     Args:
@@ -47,7 +47,9 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss."""
+        """Add the gradients of a loss; a loss that is not finite makes all of them so."""
+        # the gradient of |x - NaN| is finite; and with DDP every process must leave the step out when one has to
+        loss = loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
         self.scaler.scale(loss).backward()
 
     def step(self) -> None:

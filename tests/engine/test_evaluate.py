@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.support.trees import make_tree
 
 import deblurkit
 from deblurkit.engine.checkpoint import save_network
@@ -19,6 +18,7 @@ from deblurkit.image_io import read_image
 from deblurkit.metrics import PROTOCOLS
 from tests.support.runs import deblurkit as command
 from tests.support.runs import write_options
+from tests.support.trees import make_tree
 
 ARGUMENTS = {"type": "DBN", "num_frames": 3, "inner_channels": 4, "zero_init_residual": True}
 CPU = Place(torch.device("cpu"))

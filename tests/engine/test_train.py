@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tests.support.trees import make_tree
 
 from tests.support.runs import PLAIN_NET, command, deblurkit, environment, weights_hash, write_options
+from tests.support.trees import make_tree
 
 
 @pytest.fixture(scope="module")
@@ -190,9 +190,12 @@ def test_losses_fall_on_one_batch(tree: Path, tmp_path: Path) -> None:
 
     options = package.load_options(
         write_options(
-            tmp_path / "tiny.yml", tree, train__optim_g={"type": "Adam", "lr": 3e-3}, train__scheduler=None,
+            tmp_path / "tiny.yml",
+            tree,
+            train__optim_g={"type": "Adam", "lr": 3e-3},
+            train__scheduler=None,
             network_g={"type": "DBN", "num_frames": 3, "inner_channels": 16, "zero_init_residual": True},
-        )  # fmt: skip
+        )
     )
     torch.manual_seed(0)
     network = package.build_network(options.network_g.mapping())
