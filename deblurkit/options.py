@@ -75,7 +75,7 @@ class LossOptions(Component):
 
 
 class ParamGroup(_Section):
-    """Parameters whose names match one of the patterns (`spynet.*`): rate times `lr_mul`, frozen for some iterations."""
+    """Parameters whose names match a pattern (`spynet.*`): rate times `lr_mul`, frozen for some iterations."""
 
     match: list[str] = Field(min_length=1)
     lr_mul: float = Field(1.0, gt=0)
@@ -314,8 +314,10 @@ def signature_of(cls: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str,
 def _parameters(cls: Callable[..., Any], skip: Iterable[str]) -> tuple[dict[str, tuple[Any, Any]], bool]:
     """Named parameters, and whether any others are accepted."""
     constructor = cls.__init__ if inspect.isclass(cls) else cls
-    if constructor is object.__init__ or constructor.__qualname__ == "Module.__init__":
-        return {}, False  # a class without a constructor of its own; torch's says (*args, **kwargs) and refuses both
+    if inspect.isclass(cls):
+        owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+        if owner is object or (owner.__module__, owner.__name__) == ("torch.nn.modules.module", "Module"):
+            return {}, False  # no constructor of its own; torch's says (*args, **kwargs) and refuses both
     try:
         hints = typing.get_type_hints(constructor)
     except Exception:  # an annotation that only a type checker can resolve: the names are still checked

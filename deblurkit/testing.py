@@ -98,7 +98,9 @@ def _comfortable(net: Network, batch: int = 1) -> Tensor:
 
 
 def _run(net: Network, x: Tensor) -> Tensor:
-    with torch.no_grad():
+    """The result; where a network draws random numbers, the same ones each time."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         return net.run(x)["restored"]
 
 
@@ -180,7 +182,10 @@ def _check_gradients(net: Network) -> None:
         if dead <= declared:
             break
     _must(dead <= declared, f"none reaches {', '.join(sorted(dead - declared))}; if so, list them in dead_parameters")
-    _must(declared <= dead, f"dead_parameters lists {', '.join(sorted(declared - dead))}, which it reaches or not has")
+    _must(
+        declared <= dead,
+        f"dead_parameters lists {', '.join(sorted(declared - dead))}, which it reaches or does not have",
+    )
 
 
 def _check_files(net: Network) -> None:
@@ -215,7 +220,9 @@ def _check_copies(net: Network) -> None:
 def _check_deterministic(net: Network) -> None:
     if net.contract.capabilities.deterministic:
         x = _comfortable(net)
-        _must(torch.equal(_run(net, x), _run(net, x)), "two runs differ")
+        with torch.no_grad():
+            first, second = (net.run(x)["restored"] for _ in range(2))
+        _must(torch.equal(first, second), "two runs differ")
 
 
 def _check_batch(net: Network) -> None:

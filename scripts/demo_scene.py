@@ -28,7 +28,7 @@ from deblurkit.files import atomic_path
 
 RATE = 240
 CEILING, BACK, SIDE = -1.6, 3.3, 2.3  # heights and distances in metres: ceiling, back wall, side walls
-SHAKE = 0.008  # how far the camera turns to and fro, in radians
+SHAKE = 0.006  # how far the camera turns to and fro, in radians
 TEXELS = FOCAL / BACK  # supersampled pixels that a metre of the back wall covers
 MIDWAY = 0.35  # the time (s) at which things that pass are at their place
 

@@ -173,6 +173,12 @@ class Random(Plain):
         return super().forward(x) + 1e-6 * torch.rand_like(x)
 
 
+class RandomButSaysSo(Random):
+    """Says so."""
+
+    changes = {"capabilities": Capabilities(deterministic=False, batch=False), "halo": "global"}  # noqa: RUF012
+
+
 class MixesSamples(Plain):
     """Batch statistics in evaluation too."""
 
@@ -256,7 +262,7 @@ class ForgetsItsArguments(Plain):
         self.config["width"] = width + 1
 
 
-GOOD = [Plain, Pyramid, Window, Stream, Clip, DoubleSize, UnusedButListed]
+GOOD = [Plain, Pyramid, Window, Stream, Clip, DoubleSize, UnusedButListed, RandomButSaysSo]
 BAD: dict[type[Network], str] = {
     WrongShape: "`run` returns what the contract declares.*'restored' is .* declared is",
     UndeclaredOutput: "`run` returns what the contract declares.*it returns .'extra', 'restored'",
@@ -266,7 +272,7 @@ BAD: dict[type[Network], str] = {
     ListedButUsed: "gradient.*dead_parameters lists down.weight",
     HiddenState: "a state dict survives.*the outputs differ",
     NotPickled: "it can be copied and pickled.*lambda",
-    Random: "a state dict survives",
+    Random: "capability deterministic: .*two runs differ",
     MixesSamples: "capability batch",
     Overflows: "capabilities bf16, fp16.*torch.float16",
     SmallHalo: "halo.*height",

@@ -65,7 +65,7 @@ class DBLRNet(Network):
                 frames=num_frames,
                 target=num_frames // 2,
                 halo=35,  # the number of 3x3 convolutions in a row
-                capabilities=Capabilities(bf16=True, fp16=True),
+                capabilities=Capabilities(bf16=True, fp16=True, channels_last=False),  # torch: not with Conv3d
                 licence="MIT (SimDeblur)",
             )
         )

@@ -114,7 +114,7 @@ def _as_matrix(conv: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 class _Fusion(nn.Module):
-    """GSA: features of neighbouring frames are weighted by what the whole image says and merged (ECCV paper, eq. 4-6).
+    """GSA: features of neighbouring frames are weighted by what the whole image says and merged.
 
     All but the weights (one per image and channel) is linear and pixel-wise, so the four layers are multiplied out to
     one matrix per neighbour: a quarter of the operations, and no intermediate maps.

@@ -105,7 +105,7 @@ class MSCNN(Network):
         "Deep Multi-scale Convolutional Neural Network for Dynamic Scene Deblurring, CVPR 2017, arXiv 1612.02177"
     )
     year = 2017
-    check_args: ClassVar = {"n_resblocks": 2, "n_feats": 8, "rgb_range": 1}
+    check_args: ClassVar = {"n_resblocks": 1, "n_feats": 8}
 
     def __init__(
         self,

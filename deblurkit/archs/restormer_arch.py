@@ -1,7 +1,7 @@
 """Restormer: a U-shaped transformer that attends over channels instead of pixels.
 
-Zamir, Arora, Khan, Hayat, Khan, Yang: Restormer: Efficient Transformer for High-Resolution Image Restoration, CVPR 2022,
-arXiv 2111.09881. Facts: swz30/Restormer, whose checkpoints load as they are.
+Zamir, Arora, Khan, Hayat, Khan, Yang: Restormer: Efficient Transformer for High-Resolution Image Restoration,
+CVPR 2022, arXiv 2111.09881. Facts: swz30/Restormer, whose checkpoints load as they are.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ class Restormer(Network):
     ) -> None:
         if inp_channels != out_channels and not dual_pixel_task:
             raise ValueError(
-                f"Restormer adds its input ({inp_channels} channels) to its result ({out_channels} channels): they must "
-                "have as many channels, or dual_pixel_task must be true"
+                f"Restormer adds its input to its result: inp_channels {inp_channels} and out_channels {out_channels} "
+                "must be the same, or dual_pixel_task must be true"
             )
         if any((dim << level) % count for level, count in enumerate(heads)):
             raise ValueError(f"Restormer: heads {list(heads)} must divide the levels' channels {dim} * 1, 2, 4, 8")

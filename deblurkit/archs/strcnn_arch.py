@@ -49,7 +49,7 @@ class _Encoder(nn.Module):
 
 
 class _DynamicTemporalBlending(nn.Module):
-    """Blend the hidden features of this step with those of the past (paper, section 3.2)."""
+    """Blend the hidden features of this step with those of the past."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -39,7 +39,8 @@ def window_indices(
     as it takes (a sequence of one frame gives that frame throughout).
 
     Args:
-        center: position of the frame to restore, 0 to `length` - 1. past, future: how many frames go before and after it.
+        center: position of the frame to restore, 0 to `length` - 1.
+        past, future: how many frames go before and after it.
         length: frames in the sequence. padding: the rule. interval: step between neighbours in the window.
 
     Returns:

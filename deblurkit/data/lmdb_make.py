@@ -266,7 +266,7 @@ def _pairs(sequences: Sequences) -> Iterator[tuple[str, FramePair]]:
     return ((frame_key(name, pair.name), pair) for name, pairs in sequences.items() for pair in pairs)
 
 
-def _ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result]:
+def _ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
     """`map` over threads, in order, with only so many results waiting that memory stays small."""
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:

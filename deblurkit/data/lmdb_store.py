@@ -246,8 +246,8 @@ def _by_sequence(keys: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 
 # py-lmdb opens a database only once in a process, so all stores of one path share the environment. A child process must
-# not go on with its parent's: it closes its copies at the fork and opens its own at the first read. Closing waits for the
-# transactions of other threads, of which a child has none to end them: so the parent lets nobody read while it forks.
+# not go on with its parent's: it closes its copies at the fork and opens its own at the first read. Closing waits for
+# the transactions of other threads, and a child has no such thread to end them: so nobody reads while a process forks.
 _environments: dict[Path, lmdb.Environment] = {}
 _lock = threading.Lock()
 

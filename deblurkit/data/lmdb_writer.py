@@ -83,7 +83,7 @@ class LmdbWriter:
                 self._keep(left, sources)
             lines = [json.dumps(header), *(json.dumps(asdict(record)) for record in self.kept.values())]
             write_text(self.partial / JOURNAL, "\n".join(lines) + "\n")
-            self._journal = self._files.enter_context((self.partial / JOURNAL).open("a", encoding="utf-8"))
+            self._journal = self._files.enter_context((self.partial / JOURNAL).open("ab", buffering=0))
             self._files = self._files.pop_all()  # all is well: they stay open until close()
 
     def __enter__(self) -> LmdbWriter:
@@ -101,14 +101,19 @@ class LmdbWriter:
         path = self.partial / JOURNAL
         if not path.is_file():
             return {}
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # the last one may be cut off
-        try:
-            if lines and json.loads(lines[0]) == header:
-                records = [FrameRecord(**json.loads(line)) for line in lines[1:]]
-                return {record.key: record for record in records}
-            say(f"{self.partial}: was begun with other settings; starting again")
-        except (TypeError, ValueError) as error:  # after a power cut
-            say(f"{self.partial}: its journal is damaged ({error}); starting again")
+        records: dict[str, FrameRecord] = {}
+        begun: object = None
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+            # a full disk or a power cut spoils lines; what they noted is made again
+            with contextlib.suppress(TypeError, ValueError):
+                value = json.loads(line)
+                if number == 0:
+                    begun = value
+                else:
+                    records[value["key"]] = FrameRecord(**value)
+        if begun == header:
+            return records
+        say(f"{self.partial}: was begun with other settings; starting again")
         return {}
 
     def _keep(self, left: Mapping[str, FrameRecord], sources: Mapping[str, Path]) -> None:
@@ -152,8 +157,7 @@ class LmdbWriter:
                 except lmdb.MapFullError:
                     self._environment.set_mapsize(self._environment.info()["map_size"] * 2)
             # only now: the journal never names an entry that is not in the database
-            self._journal.write("".join(json.dumps(asdict(record)) + "\n" for record, _ in batch))
-            self._journal.flush()
+            self._journal.write("".join(json.dumps(asdict(record)) + "\n" for record, _ in batch).encode())
 
     def finish(self, manifest: Manifest, meta_info: str | None) -> None:
         """Commit, put the lists beside the database, and give it its name; an older one of that name is replaced.
@@ -168,7 +172,7 @@ class LmdbWriter:
             if meta_info is not None:
                 write_text(self.partial / META_INFO, meta_info)
             write_json(self.partial / MANIFEST, manifest.to_json())
-            self.close()
+            self._environment.close()
             close(self.target.resolve())
             shutil.rmtree(old, ignore_errors=True)
             if self.target.exists():
@@ -176,6 +180,7 @@ class LmdbWriter:
             self.partial.rename(self.target)
             sync(self.target.parent)
             (self.target / JOURNAL).unlink()  # last, so that a run killed just before the renaming can be continued
+        self.close()
         shutil.rmtree(old, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -185,9 +190,11 @@ class LmdbWriter:
             yield
         except (lmdb.Error, OSError) as error:
             there = next(p for p in (self.partial, *self.partial.parents) if p.exists())
-            free = shutil.disk_usage(there).free >> 20
+            free = shutil.disk_usage(there).free
+            # for LMDB a write that the disk had no room for is an input/output error
+            reason = f"the disk is full ({error})" if free < BATCH_BYTES else str(error)
             raise DataError(
-                f"{self.partial}: cannot be written: {error} ({free} MB are free there). "
+                f"{self.partial}: cannot be written: {reason}; {free >> 20} MB are free there. "
                 "What is finished is kept: mend it and give the same command again"
             ) from None
 

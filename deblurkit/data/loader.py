@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,8 +37,8 @@ def build_loader(
         pin_memory: put batches where copies to a GPU need not wait.
 
     Returns:
-        batches: the samples' dicts with tensors stacked along a new first axis. A `DeblurkitError` in a worker is
-        raised as it is.
+        batches: the samples' dicts with tensors stacked along a new first axis. A `DeblurkitError` of a sample is
+        raised as it is, any other error as a RuntimeError that holds the traceback.
 
     Raises:
         DataError: too few samples for a batch.
@@ -73,7 +74,7 @@ def build_loader(
 class _Failed:
     """An error that travels from a worker in place of a sample. (Torch would send the traceback as its message.)"""
 
-    def __init__(self, error: DeblurkitError) -> None:
+    def __init__(self, error: Exception) -> None:
         self.error = error
 
 
@@ -88,6 +89,8 @@ class _Guarded(Dataset[Any]):
             return self._dataset[request]
         except DeblurkitError as error:
             return _Failed(error)
+        except Exception:  # a bug: its traceback does not travel by itself
+            return _Failed(RuntimeError(f"making sample {request} failed:\n{traceback.format_exc()}"))
 
 
 class _Loader(DataLoader[Any]):
@@ -97,10 +100,17 @@ class _Loader(DataLoader[Any]):
 
 
 def _raise_failed(batches: Iterator[Any]) -> Iterator[Sample]:
+    error: Exception | None = None
     for batch in batches:
         if isinstance(batch, _Failed):
-            raise batch.error
+            error = batch.error
+            break
         yield batch
+    # torch ends its workers when nothing refers to the iterator any more; a traceback would (left to the garbage
+    # collector, it finds its queues collected already, and waits for the workers in vain)
+    del batches
+    if error is not None:
+        raise error
 
 
 def _collate(samples: list[Any]) -> Any:
@@ -122,8 +132,7 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _start_worker(index: int) -> None:
-    """Leave the cores and the signals to the main process."""
-    torch.set_num_threads(1)
+    """One thread, and no signals that are meant for the main process. (Torch limits its own threads here.)"""
     cv2().setNumThreads(1)
     # a Ctrl-C, a scheduler's SIGTERM or SIGUSR1 reaches the whole group: the main process must be able to save first. A
     # second SIGTERM (torch's, when a worker does not end by itself) has its usual effect.

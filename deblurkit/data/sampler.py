@@ -17,7 +17,7 @@ class RequestSampler(Sampler[list[SampleRequest]]):
 
     An epoch's order is a permutation of `dataset_length * enlarge_ratio` visits. With G samples in a global batch (of
     all processes), batch i takes the positions i*G to (i+1)*G - 1, and each process its contiguous part of them: so
-    the same samples meet in a batch for any number of processes with the same G. What does not fill a batch is left out.
+    the same samples meet in a batch for any number of processes with the same G. What fills no batch is left out.
 
     Args:
         dataset_length: number of samples. batch_size: of this process. world_size, rank: processes, and which this is.

@@ -119,6 +119,8 @@ def frame_key(sequence: str, frame: str) -> str:
 
 def lmdb_root(dataroot: Path) -> Path:
     """The folder that holds a data set's LMDBs: `datasets/GoPro` has them in `datasets/GoPro.lmdb`."""
+    if dataroot.name in ("", ".."):  # "." and the like have no name to add to
+        dataroot = dataroot.resolve()
     return dataroot if dataroot.suffix == ".lmdb" else dataroot.with_name(f"{dataroot.name}.lmdb")
 
 

@@ -93,10 +93,9 @@ class Grid:
         cut[y < 0], cut[:, x < 0] = 0, 0
         return cut
 
-    def canvas(self, channels: int, frames: int | None = None) -> Tensor:
+    def canvas(self, *leading: int) -> Tensor:
         """Zeros for the result of a frame, `(C, h, w)`, or of several, `(T, C, h, w)`, padding included."""
-        size = [side * self.scale for side in self._padded]
-        return torch.zeros([*([] if frames is None else [frames]), channels, *size])
+        return torch.zeros(*leading, *(side * self.scale for side in self._padded))
 
     def paste(self, canvas: Tensor, tile: Tile, restored: Tensor) -> None:
         """Put a tile's result `(..., C, h, w)`, float32 on the CPU, where it belongs."""

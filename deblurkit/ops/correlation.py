@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from deblurkit.ops.sampling import full_precision
+from deblurkit.ops.sampling import working_dtype
 
 _RUN = 8
 
@@ -42,11 +42,11 @@ def correlation(first: Tensor, second: Tensor, radius: int = 4, stride: int = 1)
         raise ValueError(f"both must be (N, C, H, W), got {tuple(first.shape)} and {tuple(second.shape)}")
     if radius < 0 or stride < 1:
         raise ValueError(f"radius must be at least 0 and stride at least 1, got {radius} and {stride}")
-    dtype = torch.promote_types(first.dtype, second.dtype)
-    a, b = full_precision(first[..., ::stride, ::stride], second[..., ::stride, ::stride])
+    dtype = working_dtype(first, second)
+    maps = [one[..., ::stride, ::stride].to(dtype) for one in (first, second)]
     with torch.autocast(first.device.type, enabled=False):
-        volume: Tensor = _Correlation.apply(a, b, radius)
-    return volume.to(dtype)
+        volume: Tensor = _Correlation.apply(*maps, radius)
+    return volume.to(torch.promote_types(first.dtype, second.dtype))
 
 
 class _Correlation(torch.autograd.Function):
@@ -86,7 +86,6 @@ class _Correlation(torch.autograd.Function):
             grad_first = grad_runs.view_as(runs).permute(1, 4, 0, 2, 3).flatten(3)[..., :width] / channels
         if grad_windows is not None:
             # windows overlap: add them up, a run's width at a time
-            spread = grad.new_zeros(*grad_windows.shape[:4], 0)
             count, reach = grad_windows.shape[2], windows.shape[-1]
             extra = -(-reach // _RUN)
             spread = grad.new_zeros(*grad_windows.shape[:2], count + extra, channels, _RUN)

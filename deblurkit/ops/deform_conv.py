@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from deblurkit.ops import backend
-from deblurkit.ops.sampling import chunks, full_precision, grid_of, sample, sample_backward
+from deblurkit.ops.sampling import GridOf, chunks, gradient_grid_of, grid_of, sample, sample_backward, working_dtype
 
 Pair = int | tuple[int, int]
 
@@ -61,14 +61,14 @@ def deform_conv2d(
     """
     geometry = _Geometry.of(x, offset, weight, bias, mask, stride, padding, dilation)
     budget = backend.budget_of(x.device.type, budget)
-    dtype = x.dtype
-    x, offset, weight, bias, mask = full_precision(x, offset, weight, bias, mask)  # type: ignore[assignment]
+    dtype = working_dtype(x, offset, weight, bias, mask)
+    arguments = [None if one is None else one.to(dtype) for one in (x, offset, mask, weight, bias)]
     with torch.autocast(x.device.type, enabled=False):
-        if backend.choose("deform_conv2d", x.device.type) == "torchvision" and geometry.column_bytes(x) <= budget:
-            out = _torchvision(x, offset, mask, weight, bias, geometry, budget)
-        else:
-            out = _DeformConv.apply(x, offset, mask, weight, bias, geometry, budget)
-    return out.to(dtype)
+        run = _DeformConv.apply
+        if backend.choose("deform_conv2d", x.device.type) == "torchvision" and geometry.column_bytes(dtype) <= budget:
+            run = _torchvision
+        out: Tensor = run(*arguments, geometry, budget)
+    return out.to(x.dtype)
 
 
 def split_offset_mask(raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -300,6 +300,7 @@ class _Geometry(NamedTuple):
     dilation: tuple[int, int]
     groups: int
     deformable_groups: int
+    channels: int  # of the input
     size: tuple[int, int]  # of the output
 
     @classmethod
@@ -343,6 +344,7 @@ class _Geometry(NamedTuple):
             dilations,
             channels // channels_each,
             deformable_groups,
+            channels,
             (size[0], size[1]),
         )
 
@@ -354,9 +356,9 @@ class _Geometry(NamedTuple):
     def positions(self) -> int:
         return self.size[0] * self.size[1]
 
-    def column_bytes(self, x: Tensor) -> int:
-        """Bytes of the unfolded input, per sample."""
-        return x.shape[1] * self.taps * self.positions * x.element_size()
+    def column_bytes(self, dtype: torch.dtype) -> int:
+        """Bytes of one sample's unfolded input."""
+        return self.channels * self.taps * self.positions * dtype.itemsize
 
 
 def _pair(value: Pair) -> tuple[int, int]:
@@ -373,7 +375,7 @@ def _torchvision(
     budget: int,
 ) -> Tensor:
     """torchvision's operator, on as many samples at a time as the budget allows."""
-    each = max(1, budget // max(1, geometry.column_bytes(x)))
+    each = max(1, budget // max(1, geometry.column_bytes(x.dtype)))
     outputs = [
         torch.ops.torchvision.deform_conv2d(
             x[i : i + each],
@@ -415,7 +417,7 @@ class _DeformConv(torch.autograd.Function):
         pieces = _Pieces(x, offset, mask, weight, geometry)
         out = x.new_empty(len(x), weight.shape[0], geometry.positions)
         for n, g, p in pieces.cut(budget, split_groups=False):
-            image, grid = pieces.read(n, g, p)
+            image, grid = pieces.read(n, g, p, grid_of)
             columns = sample(image, grid)
             if pieces.mask is not None:
                 columns *= pieces.mask[n, g, None, :, p].flatten(0, 1)
@@ -435,12 +437,12 @@ class _DeformConv(torch.autograd.Function):
             pieces = _Pieces(x, offset, mask, weight, geometry)
             grad = grad.flatten(2)
             grad_bias = grad.sum((0, 2)) if of_bias else None
-            grad_x = torch.zeros_like(pieces.images) if of_x else None
-            grad_offset = torch.empty_like(pieces.offset) if of_offset else None
-            grad_mask = torch.empty_like(pieces.mask) if of_mask and pieces.mask is not None else None
-            grad_weight = torch.zeros_like(pieces.weight) if of_weight else None
+            grad_x = x.new_zeros(pieces.images.shape) if of_x else None
+            grad_offset = x.new_empty(pieces.offset.shape) if of_offset else None
+            grad_mask = x.new_empty(pieces.mask.shape) if of_mask and pieces.mask is not None else None
+            grad_weight = x.new_zeros(pieces.weight.shape) if of_weight else None
             for n, g, p in pieces.cut(ctx.budget, split_groups=True):
-                image, grid = pieces.read(n, g, p)
+                image, grid = pieces.read(n, g, p, gradient_grid_of)
                 modulation = None if pieces.mask is None else pieces.mask[n, g, None, :, p].flatten(0, 1)
                 part, inner = pieces.conv_groups(g)
                 grad_out = grad[n, :, p].unflatten(1, (geometry.groups, -1))[:, part].flatten(0, 1)
@@ -488,11 +490,12 @@ class _Pieces:
         self.mask = None if mask is None else mask.flatten(2).unflatten(1, (groups, taps))  # (N, D, K, P)
         self.weight = weight.flatten(2).unflatten(0, (geometry.groups, -1))  # (G, Cout/G, Cin/G, K)
         # where undeformed taps read: a pixel's place (P,) plus a tap's (K, 1), rows and columns
-        axes = zip(
-            geometry.size, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True
-        )
+        axes = zip(geometry.size, geometry.kernel, geometry.stride, geometry.padding, geometry.dilation, strict=True)
         (rows, tap_rows), (columns, tap_columns) = (
-            (torch.arange(n, device=x.device, dtype=x.dtype) * s - p, torch.arange(k, device=x.device, dtype=x.dtype) * d)
+            (
+                torch.arange(n, device=x.device, dtype=x.dtype) * s - p,
+                torch.arange(k, device=x.device, dtype=x.dtype) * d,
+            )
             for n, k, s, p, d in axes
         )
         self.rows, self.columns = rows.repeat_interleave(len(columns)), columns.repeat(len(rows))
@@ -507,7 +510,7 @@ class _Pieces:
         item = channels * geometry.taps * self.images.element_size()
         return list(chunks(samples, groups, geometry.positions, item, budget, split_groups=split_groups and aligned))
 
-    def read(self, n: slice, g: slice, p: slice) -> tuple[Tensor, Tensor]:
+    def read(self, n: slice, g: slice, p: slice, grid_of: GridOf) -> tuple[Tensor, Tensor]:
         """The images `(n*g, Cin/D, H, W)` of a piece and the grid `(n*g, K, p, 2)` at which it reads them."""
         image = self.images[n, g].flatten(0, 1)
         offset = self.offset[n, g, :, :, p].flatten(0, 1)

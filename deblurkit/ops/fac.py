@@ -101,7 +101,7 @@ def predicted_filter_conv(
 
     padded = _replicate(features, kernel_size)
     batch, channels, height, width = features.shape
-    row_bytes = batch * channels * kernel_size**2 * width * 4
+    row_bytes = max(1, batch * channels * kernel_size**2 * width * 4)
     bands = -(-height // max(1, budget // row_bytes))
     if bands <= 1:
         return band(padded, guide)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deblurkit.ops.sampling import full_precision, grid_of
+from deblurkit.ops.sampling import grid_of, working_dtype
 
 _OUTSIDE = -4.0  # a grid coordinate far enough outside to read zero
 
@@ -122,26 +122,25 @@ def _points(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Columns and rows `(N, Ho, Wo)` at which the image is read, in float32 at least."""
     if flow.dim() != 4 or x.dim() != 4 or flow.shape[1] != 2 or len(flow) != len(x):
         raise ValueError(f"expected x (N, C, H, W) and flow (N, 2, H, W), got {tuple(x.shape)} and {tuple(flow.shape)}")
-    flow = flow.to(torch.promote_types(torch.promote_types(x.dtype, flow.dtype), torch.float32))
+    flow = flow.to(working_dtype(x, flow))
     columns = torch.arange(flow.shape[3], device=flow.device, dtype=flow.dtype)
     rows = torch.arange(flow.shape[2], device=flow.device, dtype=flow.dtype)
     return flow[:, 0] + columns, flow[:, 1] + rows[:, None]
 
 
 def _read(x: Tensor, px: Tensor, py: Tensor, mode: str, padding: str) -> Tensor:
-    image, px = full_precision(x, px)
-    return _sample(image, grid_of(px, py, x.shape[-1], x.shape[-2]), mode, padding).to(x.dtype)
+    return _sample(x, grid_of(px, py, x.shape[-1], x.shape[-2]), mode, padding)
 
 
 def _read_where(inside: Tensor, x: Tensor, px: Tensor, py: Tensor) -> Tensor:
     """Read where `inside`, zero elsewhere: points are moved out of the image, which spares a pass over the channels."""
     grid = grid_of(px, py, x.shape[-1], x.shape[-2])
     grid = torch.where(inside.unsqueeze(-1), grid, grid.new_full((), _OUTSIDE))
-    return _sample(x.to(grid.dtype), grid, "bilinear", "zeros").to(x.dtype)
+    return _sample(x, grid, "bilinear", "zeros")
 
 
-def _sample(image: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
-    return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=False)
+def _sample(x: Tensor, grid: Tensor, mode: str, padding: str) -> Tensor:
+    return F.grid_sample(x.to(grid.dtype), grid, mode=mode, padding_mode=padding, align_corners=False).to(x.dtype)
 
 
 def _ones_plane(x: Tensor, px: Tensor, py: Tensor) -> Tensor:

@@ -1,16 +1,17 @@
 """What the sampling operators share: bilinear reads at pixel coordinates, and cutting work to a memory budget.
 
 `torch.grid_sample` reads an image at a grid; its `align_corners=False` form is used throughout because it knows the
-position of pixels in images that are one pixel wide, too. The functions here are for use inside of
-`torch.autograd.Function`s: they are not differentiable themselves.
+position of pixels in images that are one pixel wide, too. `sample` is for use inside of `torch.autograd.Function`s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+
+GridOf = Callable[[Tensor, Tensor, int, int], Tensor]
 
 ZEROS, BORDER = 0, 1  # padding modes of aten::grid_sampler_2d
 _BILINEAR = 0
@@ -20,6 +21,18 @@ def grid_of(x: Tensor, y: Tensor, width: int, height: int) -> Tensor:
     """Pixel coordinates `(...)` to a grid `(..., 2)` for `sample`."""
     # 2x + 1 - width keeps the digits that (2x + 1) / width - 1 loses near the middle
     return torch.stack([(x * 2).add_(1 - width).div_(width), (y * 2).add_(1 - height).div_(height)], dim=-1)
+
+
+def gradient_grid_of(x: Tensor, y: Tensor, width: int, height: int) -> Tensor:
+    """`grid_of` for the backward pass: on which side of a pixel a point lies survives the rounding of the grid.
+
+    The slope of a bilinear read jumps at pixels, and zero offsets lie exactly there. The definition takes the slope
+    towards larger coordinates, and none where a point is a whole pixel outside; so points are moved right by the
+    rounding error of a grid, and out of the image if they touch it from outside.
+    """
+    error = torch.finfo(x.dtype).eps
+    x, y = (one.masked_fill(one <= -1, -2).add_(2 * error * size) for one, size in ((x, width), (y, height)))
+    return grid_of(x, y, width, height)
 
 
 def sample(image: Tensor, grid: Tensor, padding: int = ZEROS) -> Tensor:
@@ -38,13 +51,13 @@ def sample_backward(
     return grad_image if of_image else None, grad_grid[..., 0] * (2 / width), grad_grid[..., 1] * (2 / height)
 
 
-def full_precision(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The tensors in their common dtype, at least float32: half precision is too coarse for coordinates."""
+def working_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """The common dtype of the tensors, at least float32: half precision is too coarse for coordinates and sums."""
     dtype = torch.float32
     for tensor in tensors:
         if tensor is not None:
             dtype = torch.promote_types(dtype, tensor.dtype)
-    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]
+    return dtype
 
 
 def chunks(

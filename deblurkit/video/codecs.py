@@ -27,7 +27,7 @@ class Encoder:
         options: always set. crf: the default of its quality scale (lower is better), None if it has none; the defaults
             are meant to be visually transparent. crf_most: the end of that scale.
         lossless: options that keep every RGB value. lossless_formats: the RGB pixel format by depth; {}: it cannot.
-        stand_in: the encoder to take instead for lossless work.
+        stand_in: the encoder to take instead for lossless work. least: pixels that width and height need.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
@@ -36,6 +36,7 @@ class Encoder:
     lossless: Mapping[str, str] = field(default_factory=dict)
     lossless_formats: Mapping[int, str] = field(default_factory=dict)
     stand_in: str | None = None
+    least: int = 1
 
 
 ENCODERS = {
@@ -46,6 +47,7 @@ ENCODERS = {
         crf=18,
         lossless={"x265-params": "log-level=error:lossless=1"},
         lossless_formats={8: "gbrp"},
+        least=64,  # frames narrower than its coding unit corrupt the heap (x265 4.1 in av 18.1; x265 issue 774)
     ),
     "libvpx-vp9": Encoder(
         {"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "3"},
@@ -76,19 +78,22 @@ class Choice:
         return av.Codec(self.name, "w").canonical_name
 
 
-def encoder_name(codec: str | None, depth: int, lossless: bool) -> str:
+def encoder_name(codec: str | None, size: tuple[int, int], depth: int, lossless: bool) -> str:
     """The encoder to use where the user may have left it open.
 
     H.264 plays everywhere with 8 bits and almost nowhere with 10, which HEVC does; FFV1 is the lossless one.
 
     Raises:
-        VideoError: `codec` is unknown or not in this build of PyAV.
+        VideoError: `codec` is unknown, not in this build of PyAV, or cannot hold frames of `size`.
     """
-    name = codec or ("ffv1" if lossless else "libx264" if depth <= 8 else "libx265")
+    deep = "libx265" if min(size) >= ENCODERS["libx265"].least else "libx264"
+    name = codec or ("ffv1" if lossless else "libx264" if depth <= 8 else deep)
     if name not in ENCODERS:
         raise VideoError(f"--codec {name}: there are {', '.join(ENCODERS)}{did_you_mean(name, ENCODERS)}")
     if lossless and ENCODERS[name].stand_in:
         name = ENCODERS[name].stand_in or name
+    if min(size) < ENCODERS[name].least:
+        raise VideoError(f"--codec {name}: needs frames of {ENCODERS[name].least} pixels a side; use --codec libx264")
     try:
         av.Codec(name, "w")
     except ValueError:
@@ -97,18 +102,19 @@ def encoder_name(codec: str | None, depth: int, lossless: bool) -> str:
 
 
 def choose(
-    codec: str | None, width: int, height: int, depth: int, full_chroma: bool, crf: int | None, lossless: bool
+    codec: str | None, size: tuple[int, int], depth: int, full_chroma: bool, crf: int | None, lossless: bool
 ) -> Choice:
     """Settle encoder, quality and pixel format.
 
     Args:
-        codec: None for the default. depth: bits of the source. full_chroma: the source has colour for every pixel.
+        codec: None for the default. size: width and height. depth: bits of the source.
+        full_chroma: the source has colour for every pixel.
         crf: None for the default. lossless: every restored RGB value is kept.
 
     Raises:
         VideoError: unknown or missing codec, a crf or a size that it does not take, lossless with a codec that is not.
     """
-    name = encoder_name(codec, depth, lossless)
+    name = encoder_name(codec, size, depth, lossless)
     encoder = ENCODERS[name]
     options = dict(encoder.options)
     if lossless or name == "ffv1":
@@ -123,10 +129,10 @@ def choose(
         raise VideoError(f"--crf {crf}: {name} {scale}")
     if encoder.crf is not None:
         options["crf"] = str(encoder.crf if crf is None else crf)
-    return Choice(name, options, pixel_format(name, width, height, depth, full_chroma))
+    return Choice(name, options, pixel_format(name, size, depth, full_chroma))
 
 
-def pixel_format(encoder: str, width: int, height: int, depth: int, full_chroma: bool) -> str:
+def pixel_format(encoder: str, size: tuple[int, int], depth: int, full_chroma: bool) -> str:
     """The pixel format for lossy encoding: 4:2:0, which every player shows, unless size or source ask for 4:4:4.
 
     Raises:
@@ -137,6 +143,7 @@ def pixel_format(encoder: str, width: int, height: int, depth: int, full_chroma:
     if all(entry.is_rgb for entry in formats):
         return "rgb24"
     families = ["yuv444p"]
+    width, height = size
     if width % 2 == 0:
         families.insert(1 if full_chroma else 0, "yuv422p")
         if height % 2 == 0:

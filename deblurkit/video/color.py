@@ -1,7 +1,9 @@
 """Decoded video frames to RGB pixels and back, by the colour metadata that the video carries.
 
-swscale only changes the chroma sampling here. The matrix is our own, exact to rounding for every depth and range:
-swscale's shifts full-range chroma by half a step on the way back and maps 10-bit white to 65280 of 65535.
+libav only changes the chroma sampling here, told explicitly where chroma samples lie: left to itself, PyAV reads H.264
+as left-sited and writes it as centred, which moves colours by half a pixel. The matrix is our own, exact to rounding
+for every depth and range: swscale's shifts full-range chroma by half a step on the way back and makes 10-bit white
+65280 of 65535.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from deblurkit.image_io import Pixels, cv2
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.filter import Graph
     from av.video.format import VideoFormat
 
 # The code points of ITU-T H.273, as containers and libav use them.
@@ -77,13 +80,20 @@ def has_full_chroma(source: VideoFormat) -> bool:
     return source.is_rgb or (source.chroma_width(16), source.chroma_height(16)) == (16, 16)
 
 
+#: Decoders of formats whose chroma samples lie between luma samples; in every other format they lie on the left ones.
+#: (libav's filters do not look at what a frame says of it, and PyAV does not tell.)
+_CENTRED = ("mjpeg", "mpeg1video")
+
+
 class ToRGB:
-    """Converts the decoded frames of one video; keeps swscale's tables between frames."""
+    """Converts the decoded frames of one video; keeps libav's tables between frames.
 
-    def __init__(self) -> None:
-        from av.video.reformatter import VideoReformatter
+    Args:
+        decoder: name of the decoder that the frames come from.
+    """
 
-        self._scaler = VideoReformatter()
+    def __init__(self, decoder: str = "") -> None:
+        self._layout = _Layout("center" if decoder in _CENTRED else "left")
 
     def __call__(self, frame: VideoFrame) -> Pixels:
         """`(H, W, 3)` RGB: uint8, or uint16 (white is 65535) where the frame has more than 8 bits.
@@ -96,18 +106,15 @@ class ToRGB:
         if depth > 16 or name.startswith(("bayer", "xyz")):
             raise VideoError(f"frames of pixel format {name} are not supported")
         if rgb and depth <= 8:
-            return np.ascontiguousarray(self._reformat(frame, "rgb24").to_ndarray())
+            return np.ascontiguousarray(self._layout(frame, "rgb24").to_ndarray())
         depth = next(known for known in _DEPTHS if known >= depth)
-        planes = _planes(self._reformat(frame, planar_format("gbrp" if rgb else "yuv444p", depth)), depth)
+        planes = _planes(self._layout(frame, planar_format("gbrp" if rgb else "yuv444p", depth)), depth)
         if rgb:
             matrix = _gbr_to_rgb(depth)
         else:
             tags = frame_tags(frame)
             matrix = yuv_to_rgb(used_matrix(tags, frame.width, frame.height), tags.range == FULL, depth)
         return _apply(planes, matrix, 255 if depth == 8 else 65535)
-
-    def _reformat(self, frame: VideoFrame, name: str) -> VideoFrame:
-        return _reformat(self._scaler, frame, name)
 
 
 class FromRGB:
@@ -120,9 +127,8 @@ class FromRGB:
 
     def __init__(self, pixel_format: str, tags: ColorTags) -> None:
         from av.video.format import VideoFormat
-        from av.video.reformatter import VideoReformatter
 
-        self._scaler = VideoReformatter()
+        self._layout = _Layout("left")
         self._name, self._tags = pixel_format, tags
         layout = VideoFormat(pixel_format, 16, 16)
         self._rgb = layout.is_rgb
@@ -147,7 +153,7 @@ class FromRGB:
             frame = _frame(_apply_planar(pixels, _inverse(to_rgb), 2**self._depth - 1), width, height, name)
             if not self._rgb:
                 frame.color_range = FULL if self._tags.range == FULL else LIMITED
-        return _reformat(self._scaler, frame, self._name)
+        return self._layout(frame, self._name)
 
 
 def planar_format(family: str, depth: int) -> str:
@@ -222,16 +228,46 @@ def _frame(planes: list[NDArray[Any]], width: int, height: int, name: str) -> Vi
     return frame
 
 
-def _reformat(scaler: Any, frame: VideoFrame, name: str) -> VideoFrame:
-    """Change the layout and the chroma sampling only: matrix and range stay."""
-    from av.video.reformatter import Interpolation as Flag
+class _Layout:
+    """Changes the layout and the chroma sampling of frames; matrix and range stay as they are.
 
-    if frame.format.name == name:
-        return frame
-    flags = Flag.BICUBIC | Flag.ACCURATE_RND | Flag.FULL_CHR_H_INT | Flag.FULL_CHR_H_INP
-    full = frame.format.name.startswith("yuvj") or int(frame.color_range) == FULL
-    scope = FULL if full or frame.format.is_rgb else LIMITED
-    try:
-        return scaler.reformat(frame, format=name, interpolation=flags, src_color_range=scope, dst_color_range=scope)
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise VideoError(f"frames of pixel format {frame.format.name} do not convert to {name}: {error}") from error
+    Args:
+        siting: where the samples of subsampled chroma lie, "left" or "center".
+    """
+
+    def __init__(self, siting: str) -> None:
+        self._siting = siting
+        self._key: tuple[object, ...] = ()
+
+    def __call__(self, frame: VideoFrame, name: str) -> VideoFrame:
+        from av.error import FFmpegError
+
+        if frame.format.name == name:
+            return frame
+        full = frame.format.is_rgb or frame_tags(frame).range == FULL
+        key = (frame.width, frame.height, frame.format.name, full, name)
+        try:
+            if key != self._key:
+                self._graph, self._key = self._make(frame, name, "full" if full else "limited"), key
+            frame.pts, stamp = 0, frame.pts
+            self._graph.push(frame)
+            result = self._graph.vpull()
+            frame.pts = stamp
+        except (FFmpegError, ValueError) as error:
+            raise VideoError(f"frames of pixel format {frame.format.name} do not convert to {name}: {error}") from error
+        return result
+
+    def _make(self, frame: VideoFrame, name: str, scope: str) -> Graph:
+        from fractions import Fraction
+
+        from av.filter import Graph
+
+        graph = Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        )
+        same = {"range": scope, "chroma_loc": self._siting, "color_matrix": "bt709"}  # of both sides: nothing changes
+        sides = {f"{side}_{what}": value for side in ("in", "out") for what, value in same.items()}
+        scale = graph.add("scale", flags="bicubic+accurate_rnd+full_chroma_int+full_chroma_inp", **sides)
+        graph.link_nodes(source, scale, graph.add("format", name), graph.add("buffersink")).configure()
+        return graph

@@ -166,10 +166,10 @@ class VideoReader:
 
     def stamped(self) -> Iterator[tuple[Pixels, Timing]]:
         """The frames in order, each with its time."""
-        to_rgb = ToRGB()
         usual = max(round(1 / (self.rate * self.time_base)), 1)
         previous: int | None = None
         with self.open() as container:
+            to_rgb = ToRGB(self.stream_of(container).codec_context.name)
             for frame in self._decode(container):
                 if (frame.width, frame.height) != self._stored:
                     raise VideoError(

@@ -74,14 +74,15 @@ class VideoWriter:
         self._last: int | None = None
         self.frames = 0
 
-    def _choose(self, width: int, height: int, depth: int) -> Choice:
+    def _choose(self, size: tuple[int, int], depth: int) -> Choice:
         full_chroma = self._like is not None and self._like.full_chroma
-        return choose(self._codec, width, height, depth, full_chroma, self._crf, self._lossless)
+        return choose(self._codec, size, depth, full_chroma, self._crf, self._lossless)
 
     def _check_container(self) -> None:
         """Find out before the work, not after it, that the file cannot be made."""
         suffix = self.target.suffix.lower()
-        self.codec = self._choose(16, 16, self._like.depth if self._like else 8).codec
+        like = self._like
+        self.codec = self._choose((like.width, like.height) if like else (64, 64), like.depth if like else 8).codec
         missing = missing_from(suffix, [self.codec, *(self._like.copied_codecs if self._like else ())])
         if missing is None:
             shown = suffix or "a name without ending"
@@ -145,7 +146,7 @@ class VideoWriter:
     def _begin(self, pixels: Pixels) -> None:
         height, width = pixels.shape[:2]
         depth = 8 if pixels.dtype.itemsize == 1 else max(self._like.depth if self._like else 10, 9)
-        choice = self._choose(width, height, depth)
+        choice = self._choose((width, height), depth)
         if choice.name == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it writes pages to stderr otherwise
         tags = _output_tags(self._like, choice.pixel_format, width, height)
@@ -215,7 +216,7 @@ class VideoWriter:
 
 def result_suffix(reader: VideoReader, codec: str | None, lossless: bool) -> str:
     """The file ending for what becomes of a video: its own, where that container holds the codec and the sound."""
-    video = av.Codec(encoder_name(codec, reader.depth, lossless), "w").canonical_name
+    video = av.Codec(encoder_name(codec, (reader.width, reader.height), reader.depth, lossless), "w").canonical_name
     return default_suffix(reader.path.suffix, video, reader.copied_codecs)
 
 

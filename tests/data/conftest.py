@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.trees import make_tree
 
 from deblurkit.cli import main
+from tests.support.trees import make_tree
 
 Outcome = tuple[int, str, str]
 

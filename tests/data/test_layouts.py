@@ -3,11 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.trees import make_tree
 
 from deblurkit.cli.lmdb import LayoutChoice
 from deblurkit.data.layouts import GOPRO_FRAMES, LAYOUTS, find_layout, scan
 from deblurkit.errors import DataError
+from tests.support.trees import make_tree
 
 
 def test_published_counts_and_names_on_the_command_line():

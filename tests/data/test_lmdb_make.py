@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.trees import make_tree
 
 from deblurkit.data import lmdb_writer
 from deblurkit.data.lmdb_make import make_lmdb
 from deblurkit.data.lmdb_store import LmdbStore, close
 from deblurkit.errors import DataError
 from deblurkit.image_io import encode_png, read_image
+from tests.support.trees import make_tree
 
 # `deblurkit` with commits after every few frames, and so slow that a test can stop it on its way
 SLOW = """
@@ -100,7 +100,9 @@ def test_what_changed_since_the_interruption_is_made_again(long_tree, tmp_path, 
     gone = [long_tree / "train" / "seq000" / kind / "00000001.png" for kind in ("blur", "sharp")]
     for path in gone:
         path.unlink()
-    (partial / "journal.jsonl").write_text(journal + '{"key": "seq000/0000')  # cut off in the middle of a line
+    spoilt = journal.splitlines(keepends=True)
+    spoilt[3] = spoilt[3][:20]  # runs into the next line, as after a full disk
+    (partial / "journal.jsonl").write_text("".join(spoilt) + '{"key": "seq000/0000')
     make_lmdb(long_tree)
     made = LmdbStore(tmp_path / "long.lmdb" / "train_lq.lmdb")
     np.testing.assert_array_equal(made.read("seq000/00000000"), read_image(source))

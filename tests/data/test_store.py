@@ -10,13 +10,13 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
-from tests.support.trees import make_tree
 
 from deblurkit.data.lmdb_make import make_lmdb
 from deblurkit.data.lmdb_store import LmdbStore
 from deblurkit.data.store import DiskStore, PairedStores, open_stores
 from deblurkit.errors import DataError
 from deblurkit.image_io import encode_png, read_image, write_image
+from tests.support.trees import make_tree
 
 WINDOWS = [None, (0, 0, 24, 40), (3, 5, 16, 16), (23, 39, 1, 1)]
 
@@ -101,6 +101,12 @@ class TestChoice:
             np.testing.assert_array_equal(stores.lq.read("seq001/00000006", (1, 2, 3, 4)), expected)
         with pytest.raises(DataError, match="does not exist"):
             open_stores(tree, "val")
+
+    def test_a_data_set_may_be_the_working_folder(self, tree, monkeypatch):
+        monkeypatch.chdir(tree)
+        make_lmdb(".")
+        assert (tree.with_name("tree.lmdb") / "train_lq.lmdb" / "data.mdb").is_file()
+        assert "LMDB" in open_stores(".", "train").description
 
     def test_lmdb_must_be_there_when_asked_for(self, tree):
         with pytest.raises(DataError, match=r"train_lq\.lmdb and .*train_gt\.lmdb: not there; make it with"):

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.support.trees import make_tree
 
 from deblurkit.build import build_dataset
 from deblurkit.data.lmdb_make import make_lmdb
@@ -17,6 +16,7 @@ from deblurkit.data.video_dataset import VideoDataset
 from deblurkit.errors import DataError, RegistryError
 from deblurkit.image_io import encode_png, read_image
 from deblurkit.options import check_arguments
+from tests.support.trees import make_tree
 
 
 @pytest.fixture(scope="module")

@@ -59,9 +59,13 @@ def test_sinks_write_what_they_are_given(tmp_path: Path, dtype: type) -> None:
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), FolderSink(tmp_path / "many") as folder:
-        folder.write(pictures(1)[0], "a.png")
-        raise KeyboardInterrupt
+    def interrupted() -> None:
+        with FolderSink(tmp_path / "many") as folder:
+            folder.write(pictures(1)[0], "a.png")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not list(tmp_path.iterdir())
 
 
