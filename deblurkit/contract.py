@@ -68,7 +68,8 @@ class FrameContract:
         scale: size of "restored" relative to the input (4 for x4 super-resolution).
         outputs: what `run` returns.
         halo: pixels of context that make a tile exact; "global" when the network pools over the image; "data" when the
-            reach depends on the content (flow, deformable convolution): such tiles are blended.
+            reach depends on the content (flow, deformable convolution) or grows with every frame (recurrent
+            networks): such tiles are blended.
         capabilities: see `Capabilities`.
         extra_macs_per_pixel: multiply-accumulates per input pixel that a counter of torch operators cannot see.
         licence: licence of the weights that upstream published, "" if there are none.

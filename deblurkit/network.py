@@ -166,15 +166,23 @@ def count_macs(net: Network, height: int, width: int) -> float:
     """Multiply-accumulates for one restored frame of `height` x `width` pixels, counted without computing anything.
 
     Counts convolutions, matrix products and attention (`torch.utils.flop_counter`), as papers do, plus what
-    `contract.extra_macs_per_pixel` declares. Clips and streams: the mean over the frames of a short clip.
+    `contract.extra_macs_per_pixel` declares. Streams: one step. Clips: the mean over the frames of a short clip.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     twin = build_twin_on_meta(net)
     x = twin.example_input(height, width)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        restored = twin.run(x)["restored"]
-    frames = restored.shape[1] if restored.ndim == 5 else 1
+    with torch.no_grad():
+        if twin.contract.kind == "stream":
+            window = x[:, : sum(twin.contract.context) + 1]
+            state = twin.init_state(window)
+            with FlopCounterMode(display=False) as counter:
+                twin.step(window, state)
+            frames = 1
+        else:
+            with FlopCounterMode(display=False) as counter:
+                restored = twin.run(x)["restored"]
+            frames = restored.shape[1] if restored.ndim == 5 else 1
     pixels = x.shape[-1] * x.shape[-2]
     return counter.get_total_flops() / 2 / frames + twin.contract.extra_macs_per_pixel * pixels
 

@@ -97,14 +97,14 @@ def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
     return F.conv2d(x, weight, bias * scale + norm.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-def conv_of_doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The 3x3 convolution, zero padding 1, of `x` enlarged to twice its size by nearest interpolation, but cheaper.
+def conv_of_doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """`conv` of `x` enlarged to twice its size by nearest interpolation, but cheaper.
 
     A window on the enlarged image covers two pixels of `x` per axis: so each of the four pixels that one pixel becomes
     is a convolution of `x` itself, with some weights added up.
 
     Args:
-        x: `(B, C, H, W)`. weight: `(O, C, 3, 3)`. bias: `(O,)`.
+        x: `(B, C, H, W)`. conv: 3x3 with zero padding 1 and stride 1, C to O channels.
 
     Returns:
         `(B, O, 2 H, 2 W)`.
@@ -116,8 +116,9 @@ def conv_of_doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         both = (first, middle + last, none), (none, first + middle, last)
         return torch.stack([torch.stack(taps, axis) for taps in both], place)
 
-    kernels = phases(phases(weight, -2, 1), -1, 2).flatten(0, 2)
-    return F.pixel_shuffle(F.conv2d(x, kernels, bias.repeat_interleave(4), padding=1), 2)
+    kernels = phases(phases(conv.weight, -2, 1), -1, 2).flatten(0, 2)
+    bias = None if conv.bias is None else conv.bias.repeat_interleave(4)
+    return F.pixel_shuffle(F.conv2d(x, kernels, bias, padding=1), 2)
 
 
 def normed_conv(
@@ -148,7 +149,7 @@ class FPNGenerator(Network):
 
     Args:
         contract: see `FrameContract`.
-        fpn: `(B, 3, H, W)` to maps at 1/2 (num_filters channels) and 1/4, 1/8, 1/16 and 1/32 (2 * num_filters channels).
+        fpn: `(B, 3, H, W)` to maps at 1/2 (num_filters channels), 1/4, 1/8, 1/16 and 1/32 (2 * num_filters channels).
         backbone: name of the part of `fpn` that was trained as a classifier.
         freeze_backbone: it learns nothing until `unfreeze` is called.
         norm_layer, own_statistics: see `image_norm`.
@@ -194,7 +195,7 @@ class FPNGenerator(Network):
         ]
         smoothed = self.smooth(torch.cat(maps, dim=1))
         smoothed = self.smooth2(F.interpolate(smoothed, scale_factor=2.0) + map0)
-        residual = conv_of_doubled(smoothed, self.final.weight, self.final.bias)
+        residual = conv_of_doubled(smoothed, self.final)
         return (residual.tanh() + x).clamp(-1, 1)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
@@ -204,9 +205,9 @@ class FPNGenerator(Network):
         return {"restored": (self.forward(x * 2 - 1) + 1) / 2}
 
     def _load_backbone(self, path: str) -> None:
-        """Put a classifier's weights (ImageNet) into the backbone; parts that the generator does not use may be missing.
+        """Put the weights of a classifier (ImageNet) into the backbone.
 
-        A checkpoint of this network then has them: its `config` does not ask for the file again.
+        Checkpoints of this network have them from then on, so that `config` does not ask for the file again.
 
         Raises:
             CheckpointError: the file is missing, damaged, or holds something else.

@@ -41,8 +41,8 @@ class _ResnetBlock(nn.Module):
 class DeblurGANGenerator(Network):
     """DeblurGAN's generator (upstream: `ResnetGenerator`): images `(B, input_nc, H, W)`, H and W multiples of 4.
 
-    `run` takes and returns RGB in [0, 1]; `forward` works in [-1, 1]. The defaults are upstream's; the published weights
-    have n_blocks 9, use_dropout and learn_residual (11,378,179 parameters).
+    `run` takes and returns RGB in [0, 1]; `forward` works in [-1, 1]. The defaults are upstream's; the published
+    weights have n_blocks 9, use_dropout and learn_residual (11,378,179 parameters).
 
     Args:
         input_nc, output_nc: channels; equal when learn_residual.
@@ -52,16 +52,14 @@ class DeblurGANGenerator(Network):
         n_blocks: residual blocks.
         learn_residual: add the input and clamp to [-1, 1].
         padding_type: borders in the residual blocks.
-        own_statistics: in evaluation, normalise with the statistics of each image instead of the running ones. Upstream's
-            inference does so (it never leaves training mode, its dropout included): use it with the published weights.
+        own_statistics: in evaluation, normalise with the statistics of each image instead of the running ones. With the
+            published weights it should: upstream's inference runs in training mode (with dropout, which is left out).
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    paper = (
-        "DeblurGAN: Blind Motion Deblurring Using Conditional Adversarial Networks, CVPR 2018, arXiv 1711.07064"
-    )
+    paper = "DeblurGAN: Blind Motion Deblurring Using Conditional Adversarial Networks, CVPR 2018, arXiv 1711.07064"
     year = 2018
     check_args: ClassVar = {"ngf": 8, "n_blocks": 2, "learn_residual": True}
 

@@ -1,8 +1,8 @@
 """DMPHN and Stack(n)-DMPHN: encoders and decoders over an image cut into 1, 2, 4 and 8 patches.
 
-Zhang, Dai, Li, Koniusz: Deep Stacked Hierarchical Multi-patch Network for Image Deblurring, CVPR 2019, arXiv 1904.03468.
-Upstream: HongguangZhang/DMPHN-cvpr19-master, whose scripts wire the encoders and decoders; the class is ours. A key is
-the name of upstream's file (`encoder_lv1`, `decoder_s2_lv3`, ...) and the key in that file.
+Zhang, Dai, Li, Koniusz: Deep Stacked Hierarchical Multi-patch Network for Image Deblurring, CVPR 2019,
+arXiv 1904.03468. Upstream: HongguangZhang/DMPHN-cvpr19-master, whose scripts wire the encoders and decoders; the class
+is ours. A key is the name of upstream's file (`encoder_lv1`, `decoder_s2_lv3`, ...) and the key in that file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from deblurkit.contract import Capabilities, FrameContract, Output
@@ -89,8 +88,8 @@ class _Decoder(nn.Sequential):
 class DMPHN(Network):
     """DMPHN: images `(B, 3, H, W)` RGB in [0, 1]; patches are processed apart, as upstream does.
 
-    H and W must be multiples of 16 and 8 for levels [1, 2, 4, 8], of 8 for [1, 2, 4]. `run` returns "restored" and, of a
-    stack, the results of the earlier stages as "stage1", "stage2", ..., not clamped.
+    H and W must be multiples of 16 and 8 for levels [1, 2, 4, 8], of 8 for [1, 2, 4]. `run` returns "restored" and, for
+    a stack, the results of the earlier stages as "stage1", "stage2", ..., not clamped.
 
     Args:
         levels: patches of each level, the whole image first: [1, 2, 4, 8] and [1, 2, 4] are published (7,232,524 and
@@ -156,8 +155,8 @@ class DMPHN(Network):
         Args:
             prefix: of the names of the sub-networks. image: centred at 0, `(B, 3, H, W)`.
             before: the features of the stage before, whole image first; None for the first stage.
-            first_result: the result of stage one; from the second stage on it is added to the residual of level 2, where
-                one would expect the result of the stage before (so upstream).
+            first_result: the result of stage one, None for that stage itself; it is added to the residual of level 2,
+                where one would expect the result of the stage before (so upstream).
 
         Returns:
             the result, centred at 0, and the features of all levels, each joined to `(B, 128, H / 4, W / 4)`.

@@ -1,8 +1,8 @@
 """DeblurGAN-v2 with an Inception-ResNet-v2 backbone, its best published model.
 
 Kupyn, Martyniuk, Wu, Wang: DeblurGAN-v2: Deblurring (Orders-of-Magnitude) Faster and Better, ICCV 2019,
-arXiv 1908.03826. Upstream: VITA-Group/DeblurGANv2 (`models/fpn_inception.py`); the backbone has the names of the package
-pretrainedmodels 0.7.4 (`inceptionresnetv2.py`).
+arXiv 1908.03826. Upstream: VITA-Group/DeblurGANv2 (`models/fpn_inception.py`); the backbone has the names of the
+package pretrainedmodels 0.7.4 (`inceptionresnetv2.py`).
 """
 
 from __future__ import annotations
@@ -190,11 +190,11 @@ class FPNInception(FPNGenerator):
         output_ch: channels of the result.
         num_filters: channels of the heads.
         num_filters_fpn: channels of the pyramid; twice num_filters.
-        pretrained: a file with Inception-ResNet-v2's ImageNet weights (of pretrainedmodels) for the backbone. Nothing is
+        pretrained: a file with ImageNet weights (of the package pretrainedmodels) for the backbone. Nothing is
             downloaded (upstream always does).
         freeze_backbone: the backbone learns nothing until `unfreeze` is called; sensible with `pretrained` only.
-        own_statistics: in evaluation, normalise with the statistics of each image instead of the running ones. Upstream's
-            inference does so (it runs in training mode): use it with the published weights.
+        own_statistics: in evaluation, normalise with the statistics of each image instead of the running ones. With the
+            published weights it should: upstream's inference runs in training mode.
 
     Raises:
         ValueError: num_filters_fpn is not twice num_filters, or an unknown norm_layer.

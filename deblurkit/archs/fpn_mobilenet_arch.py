@@ -6,6 +6,7 @@ arXiv 1908.03826. Upstream: VITA-Group/DeblurGANv2 (`models/fpn_mobilenet.py`, `
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -61,8 +62,8 @@ class _FPN(nn.Module):
     def __init__(self, width: int, norm_layer: Literal["instance", "batch"], own_statistics: bool) -> None:
         super().__init__()
         self.features = _mobilenet_features()
-        for i, (start, end) in enumerate(zip(_CUTS, _CUTS[1:], strict=False)):
-            self.add_module(f"enc{i}", nn.Sequential(*self.features[start:end]))
+        for i, (start, end) in enumerate(pairwise(_CUTS)):
+            self.add_module(f"enc{i}", nn.Sequential(*list(self.features)[start:end]))
         self.td1 = normed_conv(width, width, norm_layer, own_statistics)
         self.td2 = normed_conv(width, width, norm_layer, own_statistics)
         self.td3 = normed_conv(width, width, norm_layer, own_statistics)
@@ -100,8 +101,8 @@ class FPNMobileNet(FPNGenerator):
         pretrained: a file with MobileNetV2's ImageNet weights for the backbone, true for `mobilenetv2.pth.tar` in the
             working directory (upstream's default). Nothing is downloaded.
         freeze_backbone: the backbone learns nothing until `unfreeze` is called; sensible with `pretrained` only.
-        own_statistics: in evaluation, normalise with the statistics of each image instead of the running ones. Upstream's
-            inference does so (it runs in training mode): use it with the published weights.
+        own_statistics: in evaluation, normalise with the statistics of each image instead of the running ones. With the
+            published weights it should: upstream's inference runs in training mode.
 
     Raises:
         ValueError: num_filters_fpn is not twice num_filters, or an unknown norm_layer.

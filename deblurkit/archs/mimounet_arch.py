@@ -105,7 +105,8 @@ class _FeatureFusion(nn.Module):
 
     def forward(self, *features: Tensor) -> Tensor:
         """`features`: in the order of their channels, each of the result's size or of half the size of the last."""
-        first = self.conv[0].main[0]
+        first = self.conv.get_submodule("0.main.0")
+        assert isinstance(first, nn.Conv2d)
         weights = first.weight.split([feature.shape[1] for feature in features], dim=1)
         parts = [F.conv2d(feature, weight) for feature, weight in zip(features[1:], weights[1:], strict=True)]
         parts.insert(0, F.conv2d(features[0], weights[0], first.bias))

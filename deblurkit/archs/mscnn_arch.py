@@ -87,8 +87,8 @@ def gaussian_half(x: Tensor) -> Tensor:
 class MSCNN(Network):
     """DeepDeblur: images `(B, 3, H, W)`, H and W multiples of 2 ** (n_scales - 1), which is 4; 11,721,321 parameters.
 
-    `run` takes RGB in [0, 1] whatever `rgb_range` is, and returns "restored" and the coarser results "scale2", "scale4",
-    ..., not clamped. `forward` takes [0, rgb_range].
+    `run` takes RGB in [0, 1] whatever `rgb_range` is, and returns "restored" and the coarser results "scale2",
+    "scale4", ..., not clamped. `forward` takes [0, rgb_range].
 
     Args:
         n_scales: levels of the pyramid.
@@ -101,9 +101,7 @@ class MSCNN(Network):
         ValueError: an argument is out of range, or `forward` gets another number of levels.
     """
 
-    paper = (
-        "Deep Multi-scale Convolutional Neural Network for Dynamic Scene Deblurring, CVPR 2017, arXiv 1612.02177"
-    )
+    paper = "Deep Multi-scale Convolutional Neural Network for Dynamic Scene Deblurring, CVPR 2017, arXiv 1612.02177"
     year = 2017
     check_args: ClassVar = {"n_resblocks": 1, "n_feats": 8}
 
@@ -131,8 +129,8 @@ class MSCNN(Network):
                 multiple=2 ** (n_scales - 1),
                 pad="replicate",
                 outputs=(Output("restored"), *coarser),
-                # measured by gradient for kernels of 1 to 7, 1 to 4 scales, 0 to 2 blocks: the networks of all scales, then
-                # what joins the scales
+                # the networks of all scales, then what joins the scales; measured by gradient for kernels of 1 to 7,
+                # 1 to 4 scales, 0 to 2 blocks
                 halo=(2**n_scales - 1) * (2 * n_resblocks + 2) * radius + (2**n_scales - 2) * (radius + 2),
                 capabilities=Capabilities(bf16=True, fp16=True),
                 licence="MIT (DeepDeblur-PyTorch)",
@@ -150,7 +148,8 @@ class MSCNN(Network):
 
         Args:
             x: the pyramid as a list, its finest level, `(B, 3, H, W)`, or an image alone, from which a Gaussian pyramid
-                is then made. coarser: the other levels, (B, 3, H / 2, W / 2), ...
+                is then made.
+            coarser: the other levels, `(B, 3, H / 2, W / 2)`, ...
         """
         if isinstance(x, Tensor) and not coarser:
             levels = [x]

@@ -243,6 +243,7 @@ class _UNet(Network):
             FrameContract(
                 kind="image",
                 pad="zeros",
+                halo="global",  # the local windows end somewhere too, but 36 of them in a row reach across any image
                 capabilities=Capabilities(bf16=True, fp16=False),
                 licence="MIT (NAFNet)",
             )

@@ -102,8 +102,8 @@ class _ConvLSTM(nn.Module):
 class SRN(Network):
     """SRN-DeblurNet: images `(B, 3, H, W)` RGB in [0, 1]; 10,158,563 parameters.
 
-    H and W must be multiples of 4 * 2 ** (num_levels - 1), which is 16. `run` returns "restored" and the coarser results
-    "scale2", "scale4", ..., not clamped.
+    H and W must be multiples of 4 * 2 ** (num_levels - 1), which is 16. `run` returns "restored" and the coarser
+    results "scale2", "scale4", ..., not clamped.
 
     Args:
         in_channels: the image and the estimate of the coarser level, 3 each: 6.
@@ -151,8 +151,9 @@ class SRN(Network):
         """The pyramid to the results of all levels, both finest first.
 
         Args:
-            x: the pyramid as a list, its finest level, `(B, 3, H, W)`, or an image alone, from which the pyramid is then
-                made by taking every second, fourth, ... pixel. coarser: the other levels, (B, 3, H / 2, W / 2), ...
+            x: the pyramid as a list, its finest level, `(B, 3, H, W)`, or an image alone, from which the pyramid is
+                then made by taking every second, fourth, ... pixel.
+            coarser: the other levels, `(B, 3, H / 2, W / 2)`, ...
         """
         if isinstance(x, Tensor) and not coarser:
             levels = [x[..., :: 2**level, :: 2**level] for level in range(self.num_levels)]

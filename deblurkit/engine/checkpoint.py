@@ -56,7 +56,14 @@ def save_network(path: str | Path, net: Network, iteration: int | None = None, a
             save_file(_on_cpu(average or net), temporary, metadata={"deblurkit": json.dumps(facts)})
         else:
             averaged = {} if average is None else {"params_ema": _on_cpu(average)}
-            torch.save({"params": _on_cpu(net), **averaged, **facts}, temporary)
+            _torch_save({"params": _on_cpu(net), **averaged, **facts}, temporary)
+
+
+def _torch_save(content: Mapping[str, Any], path: Path) -> None:
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:  # torch's own writer does not say why: a full disk, mostly
+        raise CheckpointError(f"{path.parent}: a checkpoint cannot be written there; is the disk full?") from error
 
 
 def _on_cpu(net: Network) -> dict[str, Tensor]:
@@ -221,7 +228,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 def save_training_state(path: Path, iteration: int, content: Mapping[str, Any]) -> None:
     """Write what a run needs beside the weights to go on; plain values and tensors only."""
     with atomic_path(path) as temporary:
-        torch.save({"schema": STATE_SCHEMA, "iter": iteration, **content}, temporary)
+        _torch_save({"schema": STATE_SCHEMA, "iter": iteration, **content}, temporary)
 
 
 def read_training_state(path: Path) -> dict[str, Any]:

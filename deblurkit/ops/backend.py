@@ -6,6 +6,7 @@ faster (docs/ops.md). A further backend (a Triton kernel, say) is a name here an
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ def has_torchvision() -> bool:
     if importlib.util.find_spec("torchvision") is None:
         return False
     try:
-        import torchvision.ops  # noqa: F401  (registers the operators)
+        importlib.import_module("torchvision.ops")  # registers the operators
     except (ImportError, OSError, RuntimeError):  # built for another torch, or for a GPU
         return False
     return hasattr(torch.ops.torchvision, "deform_conv2d")

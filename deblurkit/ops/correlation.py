@@ -2,8 +2,8 @@
 
 Sun et al., PWC-Net, CVPR 2018 (radius 4); Hui et al., LiteFlowNet, CVPR 2018 (radius 3, strides 1 and 2).
 
-A loop over the displacements reads both maps (2r+1)^2 times. Here a run of `_RUN` pixels in a row is multiplied with the
-`_RUN + 2r` pixels that it may match in another row, as matrices, and the diagonal band of the product is kept: more
+A loop over the displacements reads both maps (2r+1)^2 times. Here a run of `_RUN` pixels in a row is multiplied with
+the `_RUN + 2r` pixels that it may match in another row, as matrices, and the diagonal band of the product is kept: more
 products than needed, yet several times faster. Nothing larger than a few times the inputs is made.
 """
 

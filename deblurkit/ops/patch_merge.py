@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def patch_merge(x: Tensor, scale: int = 2) -> Tensor:
-    """`(..., C, H, W)` to `(..., scale^2 * C, H/scale, W/scale)`: `out[(b*s + a)*C + c, i, j] = x[c, s*i + a, s*j + b]`.
+    """`(..., C, H, W)` to `(..., s^2 * C, H/s, W/s)`: `out[(b*s + a)*C + c, i, j] = x[c, s*i + a, s*j + b]`.
 
     Raises:
         ValueError: H or W is not a multiple of the scale.

@@ -13,6 +13,7 @@ import av
 import av.error
 
 from deblurkit.errors import VideoError, did_you_mean
+from deblurkit.image_io import IMAGE_ENDINGS
 from deblurkit.video.color import planar_format
 
 if TYPE_CHECKING:
@@ -61,7 +62,20 @@ ENCODERS = {
     "ffv1": Encoder({"level": "3", "slicecrc": "1"}, lossless_formats={8: "bgr0", 16: "gbrp16le"}),
 }
 
+#: Formats by name, for people who do not know encoders.
+_FORMATS = {
+    "h264": "libx264",
+    "h265": "libx265",
+    "hevc": "libx265",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "prores": "prores_ks",
+}
+
 _TRANSPORT_STREAM = (".ts", ".mts", ".m2ts")
+
+#: Containers that give every frame back at its time, whatever the codec; AVI, WMV and others do not.
+_TIMED = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".3gp", ".3g2", ".flv", *_TRANSPORT_STREAM)
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ def encoder_name(codec: str | None, size: tuple[int, int], depth: int, lossless:
         VideoError: `codec` is unknown, not in this build of PyAV, or cannot hold frames of `size`.
     """
     deep = "libx265" if min(size) >= ENCODERS["libx265"].least else "libx264"
-    name = codec or ("ffv1" if lossless else "libx264" if depth <= 8 else deep)
+    name = _FORMATS.get(codec or "", codec) or ("ffv1" if lossless else "libx264" if depth <= 8 else deep)
     if name not in ENCODERS:
         raise VideoError(f"--codec {name}: there are {', '.join(ENCODERS)}{did_you_mean(name, ENCODERS)}")
     if lossless and ENCODERS[name].stand_in:
@@ -167,24 +181,34 @@ def _held(suffix: str) -> frozenset[str] | None:
             return None
 
 
-def missing_from(suffix: str, codecs: Collection[str]) -> list[str] | None:
-    """Those of `codecs` that the container with this file ending does not hold; None: the ending is no container."""
-    suffix = suffix.lower()
+def check_container(target: Path, codecs: Collection[str]) -> None:
+    """Make sure that a file of this name can hold video with exact times and all of `codecs`.
+
+    Raises:
+        VideoError: it cannot.
+    """
+    suffix = target.suffix.lower()
     held = _held(suffix)
-    if held is None:
-        return None
+    if held is None or suffix in IMAGE_ENDINGS:
+        raise VideoError(f"{target}: {suffix or 'a name without ending'} is no video file; use .mp4, .mkv or .mov")
+    if suffix not in _TIMED:
+        raise VideoError(f"{target}: {suffix} files do not keep the times of frames; use .mp4 or .mkv")
+    missing = _missing_from(suffix, codecs)
+    if missing:
+        raise VideoError(f"{target}: {suffix} files cannot hold {', '.join(missing)}; use .mkv")
+
+
+def _missing_from(suffix: str, codecs: Collection[str]) -> list[str]:
+    """Those of `codecs` that the container with this file ending does not hold."""
+    held = _held(suffix) or ()
     if suffix in _TRANSPORT_STREAM:  # libav does not tell what it holds
         return [codec for codec in codecs if codec in ("ffv1", "vp9", "prores", "av1", "subrip", "ass", "mov_text")]
     return [codec for codec in codecs if codec not in held]
 
 
 def default_suffix(source_suffix: str, video: str, copied: Collection[str]) -> str:
-    """The file ending for a result: the source's, where that container holds everything; else .mp4, else .mkv.
-
-    AVI is never chosen: it stores no timestamps.
-    """
+    """The file ending for a result: the source's, where that container holds everything; else .mp4, else .mkv."""
     homes = (".mkv",) if video == "ffv1" else (".mp4", ".mkv")
     own = source_suffix.lower()
-    if (own in homes or video != "ffv1") and own != ".avi" and missing_from(own, [video, *copied]) == []:
-        return own
-    return next((home for home in homes if missing_from(home, [video, *copied]) == []), ".mkv")
+    candidates = [own, *homes] if own in (homes if video == "ffv1" else _TIMED) else homes
+    return next((suffix for suffix in candidates if not _missing_from(suffix, [video, *copied])), ".mkv")

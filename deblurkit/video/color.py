@@ -74,8 +74,8 @@ def depth_of(pixel_format: VideoFormat) -> int:
 
 
 def has_full_chroma(source: VideoFormat) -> bool:
-    """True for 4:4:4 and true-colour RGB; palettes and grey do not count, nor does 4:2:2."""
-    if source.has_palette or len(source.components) < 3:
+    """True for 4:4:4 and planar RGB, which video is graded in; not for 4:2:2, nor for what GIFs and screens are."""
+    if len(source.components) < 3 or (source.is_rgb and not source.is_planar):
         return False
     return source.is_rgb or (source.chroma_width(16), source.chroma_height(16)) == (16, 16)
 

@@ -18,7 +18,7 @@ from av.video.format import VideoFormat
 from deblurkit.errors import VideoError
 from deblurkit.files import atomic_path
 from deblurkit.image_io import Pixels
-from deblurkit.video.codecs import Choice, choose, default_suffix, encoder_name, missing_from
+from deblurkit.video.codecs import Choice, check_container, choose, default_suffix, encoder_name
 from deblurkit.video.color import BT709, FULL, LIMITED, RGB_MATRIX, ColorTags, FromRGB, used_matrix
 from deblurkit.video.reader import Timing, VideoReader
 from deblurkit.video.remux import StreamCopier, is_written_anew
@@ -80,17 +80,9 @@ class VideoWriter:
 
     def _check_container(self) -> None:
         """Find out before the work, not after it, that the file cannot be made."""
-        suffix = self.target.suffix.lower()
         like = self._like
         self.codec = self._choose((like.width, like.height) if like else (64, 64), like.depth if like else 8).codec
-        missing = missing_from(suffix, [self.codec, *(self._like.copied_codecs if self._like else ())])
-        if missing is None:
-            shown = suffix or "a name without ending"
-            raise VideoError(f"{self.target}: {shown} is no video file; use .mp4, .mkv or .mov")
-        if suffix == ".avi":
-            raise VideoError(f"{self.target}: AVI stores no timestamps; use .mp4 or .mkv")
-        if missing:
-            raise VideoError(f"{self.target}: {suffix} files cannot hold {', '.join(missing)}; use .mkv")
+        check_container(self.target, [self.codec, *(like.copied_codecs if like else ())])
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:

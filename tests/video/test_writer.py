@@ -177,6 +177,15 @@ def test_the_container_is_the_sources_where_it_fits(tmp_path: Path) -> None:
     assert [result_suffix(r, None, True) for r in (mp4, avi)] == [".mkv", ".mkv"]
 
 
+def test_codecs_go_by_the_names_of_formats_too(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", pictures(3, (64, 96)))
+    for name, codec in (("h264", "h264"), ("hevc", "hevc"), ("vp9", "vp9"), ("av1", "libdav1d"), ("prores", "prores")):
+        suffix = ".mov" if name == "prores" else ".mp4"
+        assert copy(source, tmp_path / f"{name}{suffix}", codec=name).length == 3
+        with av.open(str(tmp_path / f"{name}{suffix}")) as container:
+            assert container.streams.video[0].codec_context.name == codec
+
+
 def test_settings_that_cannot_work_are_refused_before_the_work(tmp_path: Path) -> None:
     reader = VideoReader(write_video(tmp_path / "a.mkv", pictures(30), subtitles=[(0, "hello")]))
     deep = VideoReader(write_video(tmp_path / "deep.mkv", pictures(2, dtype=np.uint16), codec="ffv1",
@@ -184,9 +193,10 @@ def test_settings_that_cannot_work_are_refused_before_the_work(tmp_path: Path) -
     cases: list[tuple[VideoReader, str, dict[str, Any], str]] = [
         (reader, "b.mp4", {}, "cannot hold srt; use .mkv"),
         (reader, "b.webm", {}, "cannot hold h264"),
-        (reader, "b.avi", {}, "AVI stores no timestamps"),
+        (reader, "b.avi", {}, ".avi files do not keep the times"),
         (reader, "b.txt", {}, ".txt is no video file"),
         (reader, "b", {}, "no video file"),
+        (reader, "b.png", {}, "no video file"),
         (reader, "b.mkv", {"codec": "libx26"}, "did you mean 'libx26"),
         (reader, "b.mkv", {"crf": 99}, "takes 0 (best) to 51"),
         (reader, "b.mkv", {"crf": 20, "lossless": True}, "leave --crf out"),

@@ -1,0 +1,152 @@
+"""Hooks: the built-in ones in a real run, and one of the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import deblurkit
+from deblurkit.engine.launch import Place
+from deblurkit.engine.train import Training, train
+from deblurkit.errors import TrainingError
+from deblurkit.hooks.early_stop_hook import EarlyStopHook
+from deblurkit.hooks.non_finite_hook import NonFiniteHook
+from tests.support.runs import write_options
+from tests.support.trees import make_tree
+
+CPU = Place(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "tree"
+    make_tree(root, splits=("train", "test"), sequences=1, frames=6, size=(32, 40), seed=1)
+    return root
+
+
+def options(tmp_path: Path, tree: Path, **changes: Any) -> deblurkit.options.Options:
+    return deblurkit.load_options(write_options(tmp_path / "tiny.yml", tree, **changes))
+
+
+def poison(run: Training, iterations: range) -> None:
+    """Make the ground truth of some iterations NaN on its way to the model."""
+    step = run.model.train_step
+
+    def poisoned(batch: dict[str, Any]) -> Any:
+        if run.iteration + 1 in iterations:
+            batch["gt"].fill_(float("nan"))
+        return step(batch)
+
+    run.model.train_step = poisoned  # type: ignore[method-assign]
+
+
+def test_one_bad_batch_is_left_out_kept_and_reported(tree: Path, tmp_path: Path) -> None:
+    run = Training(options(tmp_path, tree, val__val_freq=None), CPU)
+    poison(run, range(3, 4))
+    assert run.run() == 0
+    folder = tmp_path / "experiments" / "tiny"
+    kept = torch.load(folder / "non_finite" / "rank0_iter3.pth", weights_only=True)
+    assert kept["gt"].isnan().all()
+    assert kept["key"]
+    log = (folder / "train.log").read_text()
+    assert "iter 3: the gradient was not finite" in log
+    assert "1 steps in all were left out" in log
+    weights = torch.load(folder / "models" / "net_g_latest.pth", weights_only=True)["params"]
+    assert all(value.isfinite().all() for key, value in weights.items() if value.is_floating_point())
+
+
+def test_a_run_that_no_longer_learns_ends_and_keeps_its_checkpoint(tree: Path, tmp_path: Path) -> None:
+    settings = options(
+        tmp_path,
+        tree,
+        val__val_freq=None,
+        train__total_iter=20,
+        train__hooks=[{"type": "NonFiniteHook", "stop_after": 3}],
+    )
+    run = Training(settings, CPU)
+    assert sum(isinstance(hook, NonFiniteHook) for hook in run.hooks) == 1
+    poison(run, range(5, 100))
+    with pytest.raises(TrainingError, match="3 steps in a row up to iter 7"):
+        run.run()
+    assert (tmp_path / "experiments" / "tiny" / "training_states" / "4.state").exists()
+
+
+def test_early_stop_ends_a_run_that_does_not_improve(tree: Path, tmp_path: Path) -> None:
+    # a learning rate of zero: nothing can improve
+    settings = options(
+        tmp_path, tree, val__val_freq=1, train__hooks=[{"type": "EarlyStopHook", "patience": 2}],
+        train__optim_g={"type": "SGD", "lr": 0.0}, network_g={"type": "DBN", "num_frames": 3, "inner_channels": 4},
+    )  # fmt: skip
+    run = Training(settings, CPU)
+    for module in run.model.net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.0
+    assert run.run() == 0
+    assert run.iteration == 3
+    assert run.finished
+
+
+def test_early_stop_refuses_a_direction_that_is_none() -> None:
+    with pytest.raises(ValueError, match="better"):
+        EarlyStopHook(2, better="upper")
+
+
+def test_profiler_writes_a_trace(tree: Path, tmp_path: Path) -> None:
+    settings = options(
+        tmp_path, tree, val__val_freq=None, train__hooks=[{"type": "ProfilerHook", "start": 2, "steps": 2}]
+    )
+    assert train(settings, CPU) == 0
+    folder = tmp_path / "experiments" / "tiny"
+    assert (folder / "profile_iter4.json").stat().st_size > 1000
+    assert "aten::" in (folder / "train.log").read_text()
+
+
+def test_tensorboard_has_curves_and_pictures(tree: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert train(options(tmp_path, tree, logger__use_tb_logger=True), CPU) == 0
+    events = EventAccumulator(str(tmp_path / "experiments" / "tiny" / "tb"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"losses/pixel", "lr/0", "metrics/val/psnr", "metrics/val/ssim"} <= set(tags["scalars"])
+    assert [point.step for point in events.Scalars("losses/pixel")] == [2, 4, 6, 8]
+    assert len(tags["images"]) == 1
+
+
+OWN_HOOK = '''
+from deblurkit.hooks.base import Hook
+from deblurkit.registry import HOOK_REGISTRY
+
+
+@HOOK_REGISTRY.register()
+class CountingHook(Hook):
+    """Counts its calls, also over a restart."""
+
+    def __init__(self, start: int = 0):
+        self.count = start
+
+    def after_iter(self, run, losses):
+        self.count += 1
+
+    def after_train(self, run):
+        (run.folder / "count.txt").write_text(str(self.count))
+
+    def state(self):
+        return {"count": self.count}
+
+    def load_state(self, state):
+        self.count = state["count"]
+'''
+
+
+def test_a_hook_of_ones_own_keeps_its_state_over_a_restart(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "counting_hook.py").write_text(OWN_HOOK)
+    changes = {"val__val_freq": None, "plugins": [str(tmp_path / "plugins")]}
+    hooks = [{"type": "CountingHook", "start": 100}]
+    assert train(options(tmp_path, tree, train__total_iter=4, train__hooks=hooks, **changes), CPU) == 0
+    assert train(options(tmp_path, tree, train__total_iter=8, train__hooks=hooks, **changes), CPU) == 0
+    assert (tmp_path / "experiments" / "tiny" / "count.txt").read_text() == "108"
