@@ -35,66 +35,51 @@ class LayerNorm2d(nn.Module):
 
 
 class _OwnStatistics:
-    """Mixin for norm layers: in evaluation, statistics of each image itself instead of the running ones."""
+    """Mixin for norm layers: see `use_own_statistics`."""
 
     own_statistics = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised."""
+        """`(B,C,H,W)` to the same shape."""
         assert isinstance(self, nn.BatchNorm2d | nn.InstanceNorm2d)
         if self.own_statistics and not self.training:
             return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
         return super().forward(x)  # type: ignore[misc]
 
 
-class _BatchNorm2d(_OwnStatistics, nn.BatchNorm2d):
-    pass
+class BatchNorm2d(_OwnStatistics, nn.BatchNorm2d):
+    """`nn.BatchNorm2d` that `use_own_statistics` reaches."""
 
 
-class _InstanceNorm2d(_OwnStatistics, nn.InstanceNorm2d):
-    pass
+class InstanceNorm2d(_OwnStatistics, nn.InstanceNorm2d):
+    """`nn.InstanceNorm2d` that `use_own_statistics` reaches."""
 
 
-def image_norm(kind: Literal["instance", "batch"], channels: int, own_statistics: bool = False) -> nn.Module:
+def use_own_statistics(net: nn.Module) -> None:
+    """Make norm layers evaluate with the statistics of each image instead of the running ones, which stay as they are.
+
+    This is what training does with an image alone; upstream's inference of the DeblurGAN family runs in training mode.
+    """
+    for module in net.modules():
+        if isinstance(module, _OwnStatistics):
+            module.own_statistics = True
+
+
+def image_norm(kind: Literal["instance", "batch"], channels: int) -> nn.Module:
     """The norm layers of pix2pix and its heirs (DeblurGAN, DeblurGAN-v2).
 
     Args:
         kind: "instance": without weights, but with running statistics that evaluation uses; "batch": with weights.
         channels: of the input.
-        own_statistics: evaluate with the statistics of each image, as training does with an image alone (upstream's
-            inference runs in training mode); the running ones stay as they are.
 
     Raises:
         ValueError: an unknown kind.
     """
-    norm: _BatchNorm2d | _InstanceNorm2d
     if kind == "instance":
-        norm = _InstanceNorm2d(channels, affine=False, track_running_stats=True)
-    elif kind == "batch":
-        norm = _BatchNorm2d(channels)
-    else:
-        raise ValueError(f"norm_layer must be 'instance' or 'batch', not {kind!r}")
-    norm.own_statistics = own_statistics
-    return norm
-
-
-def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
-    """`norm(conv(x))`; in evaluation as one convolution, which spares a pass over the result.
-
-    Args:
-        x: `(B,C,H,W)`.
-        conv: an `nn.Conv2d` with zero padding. norm: batch norm with running statistics, weight and bias.
-    """
-    if norm.training:
-        return norm(conv(x))
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    bias = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
-    weight = conv.weight * scale[:, None, None, None]
-    return F.conv2d(x, weight, bias * scale + norm.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return InstanceNorm2d(channels, affine=False, track_running_stats=True)
+    if kind == "batch":
+        return BatchNorm2d(channels)
+    raise ValueError(f"norm_layer must be 'instance' or 'batch', not {kind!r}")
 
 
 def conv_of_doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -121,14 +106,10 @@ def conv_of_doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.pixel_shuffle(F.conv2d(x, kernels, bias, padding=1), 2)
 
 
-def normed_conv(
-    inputs: int, outputs: int, norm_layer: Literal["instance", "batch"], own_statistics: bool
-) -> nn.Sequential:
+def normed_conv(inputs: int, outputs: int, norm_layer: Literal["instance", "batch"]) -> nn.Sequential:
     """A 3x3 convolution with bias, a norm layer (`image_norm`) and a ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1),
-        image_norm(norm_layer, outputs, own_statistics),
-        nn.ReLU(inplace=True),
+        nn.Conv2d(inputs, outputs, 3, padding=1), image_norm(norm_layer, outputs), nn.ReLU(inplace=True)
     )
 
 
@@ -152,7 +133,7 @@ class FPNGenerator(Network):
         fpn: `(B, 3, H, W)` to maps at 1/2 (num_filters channels), 1/4, 1/8, 1/16 and 1/32 (2 * num_filters channels).
         backbone: name of the part of `fpn` that was trained as a classifier.
         freeze_backbone: it learns nothing until `unfreeze` is called.
-        norm_layer, own_statistics: see `image_norm`.
+        norm_layer: see `image_norm`. own_statistics: see `use_own_statistics`.
         output_ch, num_filters: channels.
     """
 
@@ -174,9 +155,11 @@ class FPNGenerator(Network):
         self.head2 = _FPNHead(2 * n, n)
         self.head3 = _FPNHead(2 * n, n)
         self.head4 = _FPNHead(2 * n, n)
-        self.smooth = normed_conv(4 * n, n, norm_layer, own_statistics)
-        self.smooth2 = normed_conv(n, n // 2, norm_layer, own_statistics)
+        self.smooth = normed_conv(4 * n, n, norm_layer)
+        self.smooth2 = normed_conv(n, n // 2, norm_layer)
         self.final = nn.Conv2d(n // 2, output_ch, 3, padding=1)
+        if own_statistics:
+            use_own_statistics(self)
         self._backbone = backbone
         self.fpn.get_submodule(backbone).requires_grad_(not freeze_backbone)
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from deblurkit.archs.blocks import image_norm
+from deblurkit.archs.blocks import image_norm, use_own_statistics
 from deblurkit.contract import Capabilities, FrameContract
 from deblurkit.network import Network
 from deblurkit.registry import ARCH_REGISTRY
@@ -97,13 +97,10 @@ class DeblurGANGenerator(Network):
         self.learn_residual = learn_residual
         biased = norm_layer == "instance"
 
-        def norm(width: int) -> nn.Module:
-            return image_norm(norm_layer, width, own_statistics)
-
         def half_block(width: int) -> list[nn.Module]:
             pad = [paddings[padding_type](1)] if padding_type in paddings else []
             conv = nn.Conv2d(width, width, 3, padding=0 if pad else 1, bias=biased)
-            return [*pad, conv, norm(width)]
+            return [*pad, conv, image_norm(norm_layer, width)]
 
         def block(width: int) -> _ResnetBlock:
             between: list[nn.Module] = [nn.ReLU(inplace=True), *([nn.Dropout(0.5)] if use_dropout else [])]
@@ -112,19 +109,21 @@ class DeblurGANGenerator(Network):
         layers: list[nn.Module] = [
             nn.ReflectionPad2d(3),
             nn.Conv2d(input_nc, ngf, 7, bias=biased),
-            norm(ngf),
+            image_norm(norm_layer, ngf),
             nn.ReLU(inplace=True),
         ]
         for width in (ngf, 2 * ngf):
             down = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=biased)
-            layers += [down, norm(2 * width), nn.ReLU(inplace=True)]
+            layers += [down, image_norm(norm_layer, 2 * width), nn.ReLU(inplace=True)]
         layers += [block(4 * ngf) for _ in range(n_blocks)]
         for width in (2 * ngf, ngf):
             up = nn.ConvTranspose2d(2 * width, width, 3, stride=2, padding=1, output_padding=1, bias=biased)
-            layers += [up, norm(width), nn.ReLU(inplace=True)]
+            layers += [up, image_norm(norm_layer, width), nn.ReLU(inplace=True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, output_nc, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
         _start(self)
+        if own_statistics:
+            use_own_statistics(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, input_nc, H, W)` in [-1, 1] to `(B, output_nc, H, W)` in [-1, 1]."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deblurkit.archs.blocks import FPNGenerator, normed_conv
+from deblurkit.archs.blocks import BatchNorm2d, FPNGenerator, normed_conv
 from deblurkit.contract import Capabilities, FrameContract
 from deblurkit.registry import ARCH_REGISTRY
 
@@ -31,7 +31,7 @@ class _Conv(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=1e-3)
+        self.bn = BatchNorm2d(outputs, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.conv(x)), inplace=True)
@@ -127,7 +127,7 @@ class _FPN(nn.Module):
     backbone's convolutions without padding shrink its maps, so reflection completes them to H / 2, H / 4, ...
     """
 
-    def __init__(self, width: int, norm_layer: Literal["instance", "batch"], own_statistics: bool) -> None:
+    def __init__(self, width: int, norm_layer: Literal["instance", "batch"]) -> None:
         super().__init__()
         self.inception = net = _InceptionResNetV2()
         self.enc0 = net.conv2d_1a
@@ -135,9 +135,9 @@ class _FPN(nn.Module):
         self.enc2 = nn.Sequential(net.conv2d_3b, net.conv2d_4a, net.maxpool_5a)
         self.enc3 = nn.Sequential(net.mixed_5b, net.repeat, net.mixed_6a)
         self.enc4 = nn.Sequential(net.repeat_1, net.mixed_7a)
-        self.td1 = normed_conv(width, width, norm_layer, own_statistics)
-        self.td2 = normed_conv(width, width, norm_layer, own_statistics)
-        self.td3 = normed_conv(width, width, norm_layer, own_statistics)
+        self.td1 = normed_conv(width, width, norm_layer)
+        self.td2 = normed_conv(width, width, norm_layer)
+        self.td3 = normed_conv(width, width, norm_layer)
         self.lateral4 = nn.Conv2d(2080, width, 1, bias=False)
         self.lateral3 = nn.Conv2d(1088, width, 1, bias=False)
         self.lateral2 = nn.Conv2d(192, width, 1, bias=False)
@@ -231,7 +231,7 @@ class FPNInception(FPNGenerator):
                 capabilities=Capabilities(bf16=True, fp16=True),
                 licence="BSD-style (VITA-Group/DeblurGANv2)",
             ),
-            fpn=_FPN(num_filters_fpn, norm_layer, own_statistics),
+            fpn=_FPN(num_filters_fpn, norm_layer),
             backbone="inception",
             freeze_backbone=freeze_backbone,
             norm_layer=norm_layer,

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deblurkit.archs.blocks import FPNGenerator, normed_conv
+from deblurkit.archs.blocks import BatchNorm2d, FPNGenerator, normed_conv
 from deblurkit.contract import Capabilities, FrameContract
 from deblurkit.registry import ARCH_REGISTRY
 
@@ -25,7 +25,7 @@ _CUTS = (0, 2, 4, 7, 11, 16)
 def _conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     """Convolution and batch norm."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs)]
+    return [conv, BatchNorm2d(outputs)]
 
 
 class _InvertedResidual(nn.Module):
@@ -59,14 +59,14 @@ class _FPN(nn.Module):
     Its layers are registered twice, in `features` and in `enc0` to `enc4`, as in upstream's checkpoints.
     """
 
-    def __init__(self, width: int, norm_layer: Literal["instance", "batch"], own_statistics: bool) -> None:
+    def __init__(self, width: int, norm_layer: Literal["instance", "batch"]) -> None:
         super().__init__()
         self.features = _mobilenet_features()
         for i, (start, end) in enumerate(pairwise(_CUTS)):
             self.add_module(f"enc{i}", nn.Sequential(*list(self.features)[start:end]))
-        self.td1 = normed_conv(width, width, norm_layer, own_statistics)
-        self.td2 = normed_conv(width, width, norm_layer, own_statistics)
-        self.td3 = normed_conv(width, width, norm_layer, own_statistics)
+        self.td1 = normed_conv(width, width, norm_layer)
+        self.td2 = normed_conv(width, width, norm_layer)
+        self.td3 = normed_conv(width, width, norm_layer)
         self.lateral4 = nn.Conv2d(160, width, 1, bias=False)
         self.lateral3 = nn.Conv2d(64, width, 1, bias=False)
         self.lateral2 = nn.Conv2d(32, width, 1, bias=False)
@@ -144,7 +144,7 @@ class FPNMobileNet(FPNGenerator):
                 capabilities=Capabilities(bf16=True, fp16=True),
                 licence="BSD-style (VITA-Group/DeblurGANv2)",
             ),
-            fpn=_FPN(num_filters_fpn, norm_layer, own_statistics),
+            fpn=_FPN(num_filters_fpn, norm_layer),
             backbone="features",
             freeze_backbone=freeze_backbone,
             norm_layer=norm_layer,

@@ -156,12 +156,10 @@ def pixel_format(encoder: str, size: tuple[int, int], depth: int, full_chroma: b
     names = {entry.name for entry in formats}
     if all(entry.is_rgb for entry in formats):
         return "rgb24"
-    families = ["yuv444p"]
     width, height = size
-    if width % 2 == 0:
-        families.insert(1 if full_chroma else 0, "yuv422p")
-        if height % 2 == 0:
-            families.insert(1 if full_chroma else 0, "yuv420p")
+    shared = ["yuv420p"] if width % 2 == height % 2 == 0 else []  # neighbouring pixels share a colour
+    shared += ["yuv422p"] if width % 2 == 0 else []
+    families = ["yuv444p", *shared] if full_chroma else [*shared, "yuv444p"]
     depths = (8, 10, 12)
     for bits in (*(d for d in depths if d >= depth), *(d for d in reversed(depths) if d < depth)):
         for family in families:

@@ -66,9 +66,6 @@ def test_own_statistics_are_those_of_training_on_one_image(norm: str) -> None:
     learning = _build(norm_layer=norm).train()
     state = {key: value.clone() for key, value in net.state_dict().items()}
     learning.load_state_dict(state)
-    for module in learning.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.0
     x = torch.rand(2, 3, 64, 96)
     found = net.run(x)["restored"]
     for one, expected in zip(x.split(1), found.split(1), strict=True):

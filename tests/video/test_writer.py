@@ -93,6 +93,7 @@ def test_odd_sizes_are_kept(tmp_path: Path, size: tuple[int, int]) -> None:
         ("yuv420p", np.uint8, None, ".mkv"),
         ("yuv420p", np.uint8, "libx264", ".mp4"),
         ("yuv420p", np.uint8, "libx265", ".mp4"),
+        ("yuv420p", np.uint8, "vp9", ".mkv"),
         ("yuv420p10le", np.uint16, None, ".mkv"),
         ("bgr0", np.uint8, "ffv1", ".mkv"),
     ],
