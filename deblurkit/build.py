@@ -9,6 +9,8 @@ from deblurkit.errors import RegistryError
 from deblurkit.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, Registry
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from deblurkit.data.base import FrameDataset
     from deblurkit.losses.base import Loss
     from deblurkit.network import Network
@@ -43,6 +45,13 @@ def build(registry: Registry, mapping: Mapping[str, Any], ignore: Iterable[str] 
 def build_network(mapping: Mapping[str, Any]) -> Network:
     """An untrained network from the mapping that stands under `network_g` in an options file."""
     return cast("Network", build(ARCH_REGISTRY, mapping))
+
+
+def build_discriminator(mapping: Mapping[str, Any]) -> nn.Module:
+    """An untrained discriminator from the mapping that stands under `network_d`; its checkpoints carry the mapping."""
+    discriminator = cast("nn.Module", build(ARCH_REGISTRY, mapping))
+    discriminator.config = dict(mapping)  # type: ignore[assignment]
+    return discriminator
 
 
 def build_dataset(mapping: Mapping[str, Any], seed: int = 0) -> FrameDataset:

@@ -91,6 +91,8 @@ class PathOptions(_Section):
 
     pretrain_network_g: str | None = None
     strict_load_g: bool = True
+    pretrain_network_d: str | None = None
+    strict_load_d: bool = True
     experiments_root: str = "experiments"
     results_root: str = "results"
 
@@ -171,6 +173,7 @@ class Options(_Section):
     plugins: list[str] = []
     datasets: dict[str, DatasetOptions] = Field(min_length=1)
     network_g: Component | None = None
+    network_d: Component | None = None
     path: PathOptions = PathOptions()
     train: TrainOptions | None = None
     val: ValOptions = ValOptions()

@@ -82,6 +82,25 @@ def image_norm(kind: Literal["instance", "batch"], channels: int) -> nn.Module:
     raise ValueError(f"norm_layer must be 'instance' or 'batch', not {kind!r}")
 
 
+def conv_norm(x: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
+    """`norm(conv(x))`; in evaluation as one convolution, which spares a pass over the result.
+
+    Args:
+        x: `(B,C,H,W)`.
+        conv: an `nn.Conv2d` with zero padding. norm: batch norm with running statistics, weight and bias.
+    """
+    if norm.training:
+        return norm(conv(x))
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
+    weight = conv.weight * scale[:, None, None, None]
+    return F.conv2d(x, weight, bias * scale + norm.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
 def conv_of_doubled(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """`conv` of `x` enlarged to twice its size by nearest interpolation, but cheaper.
 

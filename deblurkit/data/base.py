@@ -39,7 +39,7 @@ class EvaluationClip:
 class FrameDataset(Dataset[Sample], ABC):
     """A data set of degraded and sharp frames.
 
-    A sample is a dict: `lq` the degraded frames, `gt` the sharp ones, `key` "SEQUENCE/FRAME" of the frame that the sample is
+    A sample is a dict: `lq` the degraded frames, `gt` the sharp ones, `key` "SEQUENCE/FRAME" of the frame that it is
     about. Integer tensors are pixels, uint8 or uint16 `(T, H, W, C)` RGB; the prefetcher makes float `(T, C, H, W)` in
     [0, 1] of them on the device. Float tensors pass as they are.
 

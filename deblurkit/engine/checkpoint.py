@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deblurkit.build import build_network
 from deblurkit.compat.checkpoints import find_state_dict
@@ -42,13 +42,16 @@ class Checkpoint:
     iteration: int | None = None
 
 
-def save_network(path: str | Path, net: Network, iteration: int | None = None, average: Network | None = None) -> None:
+def save_network(
+    path: str | Path, net: nn.Module, iteration: int | None = None, average: nn.Module | None = None
+) -> None:
     """Write a network's weights atomically; `.safetensors` or, for any other ending, torch's format.
 
     The file has BasicSR's keys `params` and, with `average`, `params_ema`; and `network` and `io`, so that
     `load_network` can build it again. A `.safetensors` file holds one set of weights: the average where there is one.
     """
-    facts = {"schema": SCHEMA, "network": net.config, "io": net.io.to_mapping(), "iter": iteration}
+    io = net.io if isinstance(net, Network) else PixelConvention()
+    facts = {"schema": SCHEMA, "network": config_of(net), "io": io.to_mapping(), "iter": iteration}
     with atomic_path(path) as temporary:
         if Path(path).suffix == ".safetensors":
             from safetensors.torch import save_file
@@ -66,7 +69,7 @@ def _torch_save(content: Mapping[str, Any], path: Path) -> None:
         raise CheckpointError(f"{path.parent}: a checkpoint cannot be written there; is the disk full?") from error
 
 
-def _on_cpu(net: Network) -> dict[str, Tensor]:
+def _on_cpu(net: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
 
 
@@ -145,7 +148,7 @@ def _torch_load(path: Path) -> Any:
         raise CheckpointError(f"{path}: is damaged or not a weights file: {reason}") from None
 
 
-def load_weights(net: Network, checkpoint: Checkpoint, strict: bool = True) -> list[str]:
+def load_weights(net: nn.Module, checkpoint: Checkpoint, strict: bool = True) -> list[str]:
     """Put a checkpoint's weights into a network.
 
     Args:
@@ -170,11 +173,18 @@ def load_weights(net: Network, checkpoint: Checkpoint, strict: bool = True) -> l
         ] if sized else []  # fmt: skip
         origin = f" They were saved for {spell(checkpoint.network)}." if checkpoint.network else ""
         raise CheckpointError(
-            f"{checkpoint.path}: these weights do not fit {spell(net.config)}: {', '.join(facts)}.{origin}"
+            f"{checkpoint.path}: these weights do not fit {spell(config_of(net))}: {', '.join(facts)}.{origin}"
         )
     net.load_state_dict({k: v for k, v in checkpoint.state.items() if k in own and k not in sized}, strict=False)
-    net.io = checkpoint.io
+    if isinstance(net, Network):
+        net.io = checkpoint.io
     return [*missing, *surplus, *sized]
+
+
+def config_of(net: nn.Module) -> dict[str, Any]:
+    """`{"type": ..., arguments}` of a network or a discriminator that `build_network` made."""
+    config: Any = getattr(net, "config", {"type": type(net).__name__})
+    return dict(config)
 
 
 def spell(config: Mapping[str, Any]) -> str:

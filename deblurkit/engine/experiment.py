@@ -19,10 +19,13 @@ RECORD_SCHEMA = "deblurkit-run/1"
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A whole checkpoint: the training state, and the weights and their average (or the same) that belong to it."""
+    """A whole checkpoint: the training state and the weights that belong to it, by the networks' roles.
+
+    `average` is the moving average of the weights of "g" (the same as its weights in a run without one).
+    """
 
     state: dict[str, Any]
-    weights: Checkpoint
+    weights: dict[str, Checkpoint]
     average: Checkpoint
 
     @property
@@ -55,8 +58,15 @@ def find_resume_point(folder: Path, resume: str) -> ResumePoint | None:
 
 def _read_point(path: Path) -> ResumePoint:
     state = read_training_state(path)
-    weights = path.parent.parent / "models" / f"net_g_{state['iter']}.pth"
-    return ResumePoint(state, read_checkpoint(weights, averaged=False), read_checkpoint(weights))
+    models = path.parent.parent / "models"
+    files = {role: weights_file(models, role, state["iter"]) for role in state["roles"]}
+    weights = {role: read_checkpoint(file, averaged=False) for role, file in files.items()}
+    return ResumePoint(state, weights, read_checkpoint(files["g"]))
+
+
+def weights_file(models: Path, role: str, which: int | str) -> Path:
+    """The weights of a network in a run's `models` folder; `which` is an iteration, "latest" or "best"."""
+    return models / f"net_{role}_{which}.pth"
 
 
 def prepare_folder(folder: Path, options: Options, resumed: ResumePoint | None) -> None:

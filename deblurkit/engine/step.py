@@ -23,8 +23,8 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 class Stepper:
     """Steps one optimiser.
 
-    A step whose loss or gradient is not finite is left out. With a fused optimiser on a GPU that is decided on the device, and
-    nothing waits for it.
+    A step whose loss or gradient is not finite is left out. With a fused optimiser on a GPU that is decided on the
+    device, and nothing waits for it.
 
     Args:
         optimizer: over the parameters of one network. precision: fp16 scales the loss. grad_clip: largest norm of the

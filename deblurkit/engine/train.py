@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
-from deblurkit.build import build, build_dataset, build_network
+from deblurkit.build import build, build_dataset, build_discriminator, build_network
 from deblurkit.data.base import FrameDataset
 from deblurkit.data.loader import build_loader
 from deblurkit.data.prefetcher import prefetch
@@ -58,11 +59,9 @@ class Training:
         seed_everything(options.manual_seed + place.rank)
         point = find_resume_point(self.folder, resume)
 
-        assert options.network_g is not None
-        network = build_network(options.network_g.mapping())
-        self._load_start_weights(network, point)
         allow_tf32(train.tf32)
-        self.model: Model = MODEL_REGISTRY.get(options.model_type)(options, {"g": network}, place)
+        networks = self._make_networks(point)
+        self.model: Model = MODEL_REGISTRY.get(options.model_type)(options, networks, place)
 
         entry = options.sets("train")["train"]
         self.batch = entry.batch_size_per_gpu * train.accumulate  # samples that this process sees in a step
@@ -89,12 +88,24 @@ class Training:
         gather_objects(place, None)  # nobody goes on before the folder is there
         self.log = open_log(self.folder / "train.log", place)
 
-    def _load_start_weights(self, network: Any, point: ResumePoint | None) -> None:
-        path = self.options.path
-        if point:
-            load_weights(network, point.weights)
-        elif path.pretrain_network_g:
-            load_weights(network, read_checkpoint(path.pretrain_network_g), strict=path.strict_load_g)
+    def _make_networks(self, point: ResumePoint | None) -> dict[str, nn.Module]:
+        """The networks by role, with the weights to go on from or to start from."""
+        options, path = self.options, self.options.path
+        assert options.network_g is not None
+        networks: dict[str, nn.Module] = {"g": build_network(options.network_g.mapping())}
+        if options.network_d is not None:
+            networks["d"] = build_discriminator(options.network_d.mapping())
+        start = {
+            "g": (path.pretrain_network_g, path.strict_load_g),
+            "d": (path.pretrain_network_d, path.strict_load_d),
+        }
+        for role, network in networks.items():
+            weights, strict = start[role]
+            if point and role in point.weights:
+                load_weights(network, point.weights[role])
+            elif weights:
+                load_weights(network, read_checkpoint(weights), strict)
+        return networks
 
     def _make_hooks(self) -> list[Hook]:
         logger, train = self.options.logger, self.options.training()

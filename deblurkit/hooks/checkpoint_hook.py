@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from deblurkit.engine.checkpoint import list_states, save_network, save_training_state
+from deblurkit.engine.experiment import weights_file
 from deblurkit.engine.launch import gather_objects
 from deblurkit.engine.reproducibility import random_states
 from deblurkit.files import atomic_path
@@ -56,14 +57,17 @@ class CheckpointHook(Hook):
         self._saved = run.iteration
         if not run.place.is_main:
             return
-        weights = run.folder / "models" / f"net_g_{run.iteration}.pth"
-        save_network(weights, run.model.net, run.iteration, run.model.averages.get("g"))
-        content = {"model": run.model.state(), "random": random, "hooks": run.hook_states()}
-        save_training_state(run.folder / "training_states" / f"{run.iteration}.state", run.iteration, content)
-        _link(weights, run.folder / "models" / "net_g_latest.pth")
-        for old in list_states(run.folder / "training_states")[self.keep_last :]:
+        models, states, roles = run.folder / "models", run.folder / "training_states", list(run.model.networks)
+        for role in roles:
+            self._save_weights(run, role, run.iteration)
+        content = {"roles": roles, "model": run.model.state(), "random": random, "hooks": run.hook_states()}
+        save_training_state(states / f"{run.iteration}.state", run.iteration, content)
+        for role in roles:
+            _link(weights_file(models, role, run.iteration), weights_file(models, role, "latest"))
+        for old in list_states(states)[self.keep_last :]:
             old.unlink()
-            (run.folder / "models" / f"net_g_{old.stem}.pth").unlink(missing_ok=True)
+            for role in roles:
+                weights_file(models, role, int(old.stem)).unlink(missing_ok=True)
 
     def after_val(self, run: Training, results: Mapping[str, Evaluation]) -> None:
         """Keep the weights if they are the best so far; the later of two equals wins."""
@@ -73,8 +77,11 @@ class CheckpointHook(Hook):
             return
         self.best = value
         if run.place.is_main:
-            best = run.folder / "models" / "net_g_best.pth"
-            save_network(best, run.model.net, run.iteration, run.model.averages.get("g"))
+            self._save_weights(run, "g", "best")
+
+    def _save_weights(self, run: Training, role: str, which: int | str) -> None:
+        target = weights_file(run.folder / "models", role, which)
+        save_network(target, run.model.networks[role], run.iteration, run.model.averages.get(role))
 
     def state(self) -> dict[str, Any]:
         """The best figure so far."""

@@ -8,7 +8,7 @@ import fnmatch
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +46,12 @@ class Model(ABC):
         steppers: one for each optimiser, by its key in the options.
     """
 
-    def __init__(self, options: Options, networks: Mapping[str, Network], place: Place) -> None:
+    def __init__(self, options: Options, networks: Mapping[str, nn.Module], place: Place) -> None:
         self.options, self.train_options, self.place = options, options.training(), place
         self.networks = {role: self._prepare(net) for role, net in networks.items()}
         self.averages: dict[str, Network] = {}
         if self.train_options.ema_decay:
-            self.averages["g"] = copy.deepcopy(self.networks["g"]).eval().requires_grad_(False)
+            self.averages["g"] = copy.deepcopy(self.net).eval().requires_grad_(False)
         self.runners = {role: self._distribute(net) for role, net in self.networks.items()}
         self.steppers: dict[str, Stepper] = {}
         self.iteration = 0
@@ -61,12 +61,12 @@ class Model(ABC):
     @property
     def net(self) -> Network:
         """The network that restores, as it is trained."""
-        return self.networks["g"]
+        return cast(Network, self.networks["g"])
 
     @property
     def best_net(self) -> Network:
         """The network to validate with: the averaged one where there is one."""
-        return self.averages.get("g", self.networks["g"])
+        return self.averages.get("g", self.net)
 
     @abstractmethod
     def train_step(self, batch: Batch) -> Terms:
@@ -177,7 +177,7 @@ class Model(ABC):
             groups.append({"params": list(own.values()), "lr_mul": entry.lr_mul, "frozen_until": entry.frozen_until})
         return [{"params": list(remaining.values()), "lr_mul": 1.0, "frozen_until": 0}, *groups]
 
-    def _prepare(self, net: Network) -> Network:
+    def _prepare(self, net: nn.Module) -> nn.Module:
         if self.train_options.sync_bn and self.place.world_size > 1:
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
         if self.train_options.channels_last:
@@ -187,7 +187,7 @@ class Model(ABC):
                 _recompute(module)
         return net.to(self.place.device).train()
 
-    def _distribute(self, net: Network) -> nn.Module:
+    def _distribute(self, net: nn.Module) -> nn.Module:
         runner: nn.Module = _Runner(net) if isinstance(net, Network) else net
         if self.train_options.compile:
             runner = torch.compile(runner)  # type: ignore[assignment]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deblurkit.build import build_loss
@@ -12,7 +12,6 @@ from deblurkit.contract import Output
 from deblurkit.engine.launch import Place
 from deblurkit.errors import OptionsError, did_you_mean
 from deblurkit.models.base import Batch, Model, Terms
-from deblurkit.network import Network
 from deblurkit.options import Options
 from deblurkit.registry import MODEL_REGISTRY
 
@@ -25,7 +24,7 @@ class RestorationModel(Model):
         OptionsError: a loss looks at an output that the network does not have.
     """
 
-    def __init__(self, options: Options, networks: Mapping[str, Network], place: Place) -> None:
+    def __init__(self, options: Options, networks: Mapping[str, nn.Module], place: Place) -> None:
         super().__init__(options, networks, place)
         train = self.train_options
         self.add_stepper("optim_g", train.optim_g, self.net)

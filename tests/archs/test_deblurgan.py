@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import deblurkit
 from deblurkit.archs.blocks import image_norm
 from deblurkit.network import count_macs
+from tests.support import parity
 
 SMALL = {"type": "DeblurGANGenerator", "ngf": 4, "n_blocks": 1}
 
@@ -54,6 +55,13 @@ def test_own_statistics_are_those_of_training_on_one_image(padding: str, norm: s
     learning.load_state_dict(before)
     for one, expected in zip(x.split(1), found.split(1), strict=True):
         torch.testing.assert_close(learning.run(one)["restored"], expected)
+
+
+def test_own_statistics_give_what_upstreams_inference_gives() -> None:
+    fixture = parity.load("DeblurGANGenerator__train")
+    net = deblurkit.build_network({"type": fixture.arch, **fixture.meta["kwargs"], "own_statistics": True})
+    (found,) = fixture.call(fixture.prepare(net).eval())
+    torch.testing.assert_close(found, torch.from_numpy(fixture.outputs[0]), rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()

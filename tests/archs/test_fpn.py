@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import deblurkit
 from deblurkit.archs.blocks import FPNGenerator, conv_of_doubled
 from deblurkit.network import count_macs
+from tests.support import parity
 
 SMALL = {"type": "FPNMobileNet", "num_filters": 8, "num_filters_fpn": 16}
 
@@ -71,6 +72,13 @@ def test_own_statistics_are_those_of_training_on_one_image(norm: str) -> None:
     for one, expected in zip(x.split(1), found.split(1), strict=True):
         torch.testing.assert_close(learning.run(one)["restored"], expected, rtol=1e-3, atol=1e-4)
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+def test_own_statistics_give_what_upstreams_inference_gives() -> None:
+    fixture = parity.load("FPNMobileNet__train")
+    net = deblurkit.build_network({"type": fixture.arch, **fixture.meta["kwargs"], "own_statistics": True})
+    (found,) = fixture.call(fixture.prepare(net).eval())
+    torch.testing.assert_close(found, torch.from_numpy(fixture.outputs[0]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("bias", [True, False])
