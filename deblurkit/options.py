@@ -50,21 +50,50 @@ class Component(BaseModel):
         return {"type": self.type, **self.arguments}
 
 
+class MixupOptions(_Section):
+    """Blending of samples: ratios from Beta(`beta`, `beta`); `use_identity`: half of the batches stay as they are."""
+
+    beta: float = Field(1.2, gt=0)
+    use_identity: bool = True
+
+
 class DatasetOptions(Component):
     """A data set (`type` and its arguments) and how it is sampled and loaded.
 
     Attributes:
         gt_size: side of the square training crop of the ground truth in pixels; None: whole frames.
         batch_size_per_gpu, num_worker_per_gpu: per process.
+        iters, gt_sizes, mini_batch_sizes: a progressive schedule (Restormer): so many iterations each with that crop and
+            that batch per process, the last stage until the end. They replace `gt_size` and `batch_size_per_gpu`.
+        mixup: blend the samples of a batch; None: no.
         prefetch_mode: "auto" (cuda on a GPU, else cpu), "cuda" (side stream), "cpu" (thread), None (none).
         dataset_enlarge_ratio: an epoch visits every sample this many times, each time with another crop.
     """
 
     gt_size: int | None = Field(None, gt=0)
     batch_size_per_gpu: int = Field(1, gt=0)
+    iters: list[Annotated[int, Field(gt=0)]] = []
+    gt_sizes: list[Annotated[int, Field(gt=0)]] = []
+    mini_batch_sizes: list[Annotated[int, Field(gt=0)]] = []
+    mixup: MixupOptions | None = None
     num_worker_per_gpu: int = Field(0, ge=0)
     prefetch_mode: Literal["auto", "cuda", "cpu"] | None = "auto"
     dataset_enlarge_ratio: int = Field(1, gt=0)
+
+    @model_validator(mode="after")
+    def _whole_schedule(self) -> DatasetOptions:
+        if not len(self.iters) == len(self.gt_sizes) == len(self.mini_batch_sizes):
+            raise ValueError(
+                "a progressive schedule is three lists of one length: "
+                f"iters has {len(self.iters)}, gt_sizes {len(self.gt_sizes)}, mini_batch_sizes "
+                f"{len(self.mini_batch_sizes)} items"
+            )
+        if self.iters and (self.gt_size is not None or self.batch_size_per_gpu != 1):
+            raise ValueError(
+                "gt_sizes and mini_batch_sizes (a progressive schedule) replace gt_size and batch_size_per_gpu; leave "
+                "these out"
+            )
+        return self
 
 
 class LossOptions(Component):
@@ -418,6 +447,10 @@ def _check_phase(values: Mapping[str, Any], phase: str) -> list[Problem]:
         train, val = _at(values, "train"), _at(values, "val")
         if train is not None and (train.get("total_epoch") is None) == (train.get("total_iter") is None):
             problems.append((("train",), _TWO_UNITS))  # pydantic comes to it only when all else in the section is right
+        schedule = _at(values, "datasets", "train", "iters")
+        if train is not None and train.get("total_epoch") is not None and schedule:
+            text = "a progressive schedule (iters) has epochs of different lengths: give train.total_iter instead"
+            problems.append((("train", "total_epoch"), text))
         if val is not None and val.get("val_freq") and not any(k.split("_")[0] == "val" for k in keys):
             problems.append((("val", "val_freq"), "validation is asked for, but there is no data set `val`"))
     elif keys and not any(key.split("_")[0] in ("test", "val") for key in keys):

@@ -22,7 +22,7 @@ run() {
 
 rm -rf demo/{scene,data,data.lmdb,experiments,results,restored.mp4,side_by_side.png} # of an earlier run
 
-step "Render five rooms at 240 frames a second, four to train on and one to test on"
+step "Render seven rooms at 240 frames a second: six to train on, one to test on"
 run python scripts/demo_scene.py demo/scene
 
 step "Average seven frames at a time, in linear light: blurred and sharp pairs"
@@ -39,9 +39,9 @@ step "Measure it in the room that it has not seen"
 run deblurkit test -opt "$options" --weights "$weights"
 
 step "Restore that room's blurred video"
-run deblurkit infer demo/data/test/room_5_blur.mp4 -o demo/restored.mp4 --weights "$weights"
+run deblurkit infer demo/data/test/room_7_blur.mp4 -o demo/restored.mp4 --weights "$weights"
 
 say ""
 say "== Result, after $((SECONDS - began)) s"
 python scripts/demo_report.py demo
-say "Videos: demo/data/test/room_5_blur.mp4 (blurred), demo/restored.mp4, demo/data/test/room_5_sharp.mp4"
+say "Videos: demo/data/test/room_7_blur.mp4 (blurred), demo/restored.mp4, demo/data/test/room_7_sharp.mp4"

@@ -1,8 +1,8 @@
 """Render the demo's footage: a room with moving toys, seen by a hand-held camera at 240 frames a second.
 
-    python scripts/demo_scene.py OUT [--train 4] [--test 1] [--frames 168]
+    python scripts/demo_scene.py OUT [--train 6] [--test 1] [--frames 168]
 
-writes lossless videos OUT/train/room_1.mkv ... and OUT/test/room_5.mkv. Each has its own room, objects and camera path,
+writes lossless videos OUT/train/room_1.mkv ... and OUT/test/room_7.mkv. Each has its own room, objects and camera path,
 which follow from its number alone.
 """
 
@@ -28,7 +28,7 @@ from deblurkit.files import atomic_path
 
 RATE = 240
 CEILING, BACK, SIDE = -1.6, 3.3, 2.3  # heights and distances in metres: ceiling, back wall, side walls
-SHAKE = 0.006  # how far the camera turns to and fro, in radians
+SHAKE = 0.008  # how far the camera turns to and fro, in radians
 TEXELS = FOCAL / BACK  # supersampled pixels that a metre of the back wall covers
 MIDWAY = 0.35  # the time (s) at which things that pass are at their place
 
@@ -175,7 +175,7 @@ def main() -> None:
     """Parse the command line, render the rooms side by side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--train", type=int, default=4, help="rooms to train on (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=6, help="rooms to train on (default: %(default)s)")
     parser.add_argument("--test", type=int, default=1, help="rooms to test on (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=168, help="frames of each room (default: %(default)s)")
     arguments = parser.parse_args()

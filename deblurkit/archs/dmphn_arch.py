@@ -103,7 +103,7 @@ class DMPHN(Network):
 
     paper = "Deep Stacked Hierarchical Multi-patch Network for Image Deblurring, CVPR 2019, arXiv 1904.03468"
     year = 2019
-    check_args: ClassVar = {"levels": [1, 2, 4], "num_stacks": 2}
+    check_args: ClassVar = {"levels": [1, 2]}
 
     def __init__(self, levels: list[int] = [1, 2, 4, 8], num_stacks: int = 1) -> None:  # noqa: B006 (not changed)
         if not levels or list(levels) != list(_GRIDS)[: len(levels)]:

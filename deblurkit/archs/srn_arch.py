@@ -117,7 +117,7 @@ class SRN(Network):
 
     paper = "Scale-recurrent Network for Deep Image Deblurring, CVPR 2018, arXiv 1802.01770"
     year = 2018
-    check_args: ClassVar = {"inner_channels": 4, "num_levels": 2}
+    check_args: ClassVar = {"inner_channels": 4, "num_levels": 1}
 
     def __init__(
         self, in_channels: int = 6, inner_channels: int = 32, num_levels: int = 3, with_lstm: bool = True

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from deblurkit.data.base import FrameDataset, Sample
+from deblurkit.data.batch_plan import BatchPlan, plan_batches
+from deblurkit.data.mixup import RATIO, mixup_ratio
 from deblurkit.data.request import SampleRequest
 from deblurkit.data.sampler import RequestSampler
 from deblurkit.errors import DataError, DeblurkitError
 from deblurkit.image_io import cv2
-from deblurkit.options import DatasetOptions
+from deblurkit.options import DatasetOptions, MixupOptions
 
 
 def build_loader(
@@ -28,6 +32,7 @@ def build_loader(
     first_iter: int = 0,
     total_iter: int = 0,
     pin_memory: bool = False,
+    parts: int = 1,
 ) -> DataLoader[Sample]:
     """A loader over all iterations from `first_iter` to `total_iter`, across epochs.
 
@@ -35,30 +40,24 @@ def build_loader(
         dataset, options: what is loaded, and how. seed: `manual_seed`.
         rank, world_size: which process this is, of how many. first_iter: iterations already done.
         pin_memory: put batches where copies to a GPU need not wait.
+        parts: how many batches make one step (`train.accumulate`); they come as one.
 
     Returns:
-        batches: the samples' dicts with tensors stacked along a new first axis. A `DeblurkitError` of a sample is
+        batches: the samples' dicts with tensors stacked along a new first axis, and with `options.mixup` the entry that
+        `mixup.mix` needs. A `DeblurkitError` of a sample is
         raised as it is, any other error as a RuntimeError that holds the traceback.
 
     Raises:
         DataError: too few samples for a batch.
     """
-    sampler = RequestSampler(
-        len(dataset),
-        options.batch_size_per_gpu,
-        world_size,
-        rank,
-        seed,
-        options.dataset_enlarge_ratio,
-        options.gt_size,
-        first_iter,
-        total_iter,
-    )
+    plan = plan_batches(options, len(dataset), world_size, parts)
+    sampler = RequestSampler(plan, seed, rank, first_iter, total_iter)
     workers = options.num_worker_per_gpu
     # forked workers have the parent's classes as they are; spawned ones would have to import them by name, which a
     # plugin's file does not have
     context = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
     return _Loader(
+        partial(_mixup_ratios, plan, options.mixup, seed, first_iter),
         _Guarded(dataset),
         batch_sampler=sampler,
         num_workers=workers,
@@ -94,17 +93,31 @@ class _Guarded(Dataset[Any]):
 
 
 class _Loader(DataLoader[Any]):
+    def __init__(self, ratios: Callable[[], Iterator[float | None]], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ratios = ratios
+
     def __iter__(self) -> Any:
         # the workers start here, in the thread that asks for the iterator, not at the first batch
-        return _raise_failed(super().__iter__())
+        return _finish(super().__iter__(), self._ratios())
 
 
-def _raise_failed(batches: Iterator[Any]) -> Iterator[Sample]:
+def _mixup_ratios(plan: BatchPlan, options: MixupOptions | None, seed: int, first_iter: int) -> Iterator[float | None]:
+    """For each batch how it is mixed; None: not at all."""
+    for iteration in itertools.count(first_iter):
+        _, epoch, position = plan.at(iteration)
+        yield mixup_ratio(options, seed, epoch, position) if options else None
+
+
+def _finish(batches: Iterator[Any], ratios: Iterator[float | None]) -> Iterator[Sample]:
+    """Raise what failed; add the ratios for mixing."""
     error: Exception | None = None
-    for batch in batches:
+    for batch, ratio in zip(batches, ratios, strict=False):
         if isinstance(batch, _Failed):
             error = batch.error
             break
+        if ratio is not None:
+            batch[RATIO] = ratio
         yield batch
     # torch ends its workers when nothing refers to the iterator any more; a traceback would (left to the garbage
     # collector, it finds its queues collected already, and waits for the workers in vain)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from deblurkit.data.base import Sample
+from deblurkit.data.mixup import mix
 from deblurkit.errors import DeviceError
 
 PrefetchMode = Literal["auto", "cuda", "cpu"]
@@ -51,14 +52,14 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """Move a batch's tensors to the device and make floats of pixels there."""
+    """Move a batch's tensors to the device, make floats of pixels there, and mix the samples where that is asked for."""
     moved: Sample = {}
     for name, value in batch.items():
         if isinstance(value, Tensor):
             value = value.to(device, non_blocking=True)
             value = to_float(value) if value.dtype in (torch.uint8, torch.uint16) else value
         moved[name] = value
-    return moved
+    return mix(moved)
 
 
 class _Ready(NamedTuple):

@@ -57,7 +57,7 @@ def infer(
     """
     paths = list(expand(inputs))
     into_folder = output is not None and (len(paths) > 1 or output.endswith(("/", "\\")) or Path(output).is_dir())
-    results: dict[Path, Path] = {}
+    results: list[Path] = []
     failed: list[Path] = []
     stills = 0
     for path in paths:
@@ -65,11 +65,11 @@ def infer(
             source = open_source(path)
             stills += isinstance(source, PictureSource) and path.is_file()
             target = _target(source, output, into_folder, encoding)
-            if target in results.values():
+            if target in results:
                 raise DataError(f"{path}: its result would replace {target}, which this command has just written")
             _check_target(path, target, overwrite)
             _restore(restorer, source, target, encoding, overwrite)
-            results[path] = target
+            results.append(target)
         except DeblurkitError as error:
             if len(paths) == 1:
                 raise
@@ -82,7 +82,7 @@ def infer(
             f"{stills} pictures were restored one by one, each as a video that stands still; to restore them as the "
             "frames of one video, give their folder"
         )
-    return list(results.values())
+    return results
 
 
 def expand(inputs: Sequence[str]) -> Iterator[Path]:
@@ -106,21 +106,21 @@ def expand(inputs: Sequence[str]) -> Iterator[Path]:
 
 
 def _target(source: VideoReader | PictureSource, output: str | None, into_folder: bool, encoding: Encoding) -> Path:
-    """Where the result of a source goes."""
+    """Where the result of a source goes; says so where it becomes another kind of file."""
     path = source.path.resolve() if source.path.name in ("", ".", "..") else source.path
     is_folder = path.is_dir()
     if isinstance(source, PictureSource):
-        suffix = "" if is_folder else path.suffix if path.suffix.lower() in IMAGE_ENDINGS else ".png"
+        suffix = "" if is_folder else path.suffix.lower() if path.suffix.lower() in IMAGE_ENDINGS else ".png"
     else:
         from deblurkit.video.writer import result_suffix
 
         suffix = result_suffix(source, encoding.codec, encoding.lossless)
+    if output is not None and not into_folder and (is_folder or Path(output).suffix):
+        return Path(output)
+    if not is_folder and suffix != path.suffix.lower():
+        say(f"{path.name}: the result is a {suffix} file; {path.suffix or 'its own kind'} cannot hold it")
     name = (path.name if is_folder else path.stem) + _SUFFIX + suffix
-    if output is None:
-        return path.with_name(name)
-    if into_folder or (not is_folder and not Path(output).suffix):
-        return Path(output) / name
-    return Path(output)
+    return path.with_name(name) if output is None else Path(output) / name
 
 
 def _check_target(path: Path, target: Path, overwrite: bool) -> None:
@@ -163,8 +163,6 @@ def _sink(
 
         codec, crf, lossless = encoding.codec, encoding.crf, encoding.lossless
         sink = VideoWriter(target, source, codec=codec, crf=crf, lossless=lossless)
-        if target.suffix.lower() != source.path.suffix.lower():
-            say(f"{source.name}: written as {target.suffix} ({sink.codec} does not go into {source.path.suffix})")
         missing = left_out(source)
         if missing:
             say(f"{source.name}: not carried over: {', '.join(missing)}")

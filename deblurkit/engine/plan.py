@@ -6,7 +6,7 @@ import typer
 
 from deblurkit.build import build_dataset, build_network
 from deblurkit.console import warn
-from deblurkit.data.sampler import RequestSampler
+from deblurkit.data.batch_plan import plan_batches
 from deblurkit.engine.launch import Place, resolve_device
 from deblurkit.errors import DataError
 from deblurkit.network import count_macs
@@ -19,7 +19,7 @@ def print_plan(options: Options, processes: int) -> None:
     assert options.network_g is not None
     train, entry = options.training(), options.sets("train")["train"]
     net = build_network(options.network_g.mapping())
-    size = entry.gt_size or 256
+    size = max(entry.gt_sizes, default=entry.gt_size or 256)
     macs = count_macs(net, size // options.scale, size // options.scale)
     model = MODEL_REGISTRY.get(options.model_type)(options, {"g": net}, Place(resolve_device("cpu")))
     typer.echo(f"{options.name}: {options.model_type}, {processes} process(es)")
@@ -30,9 +30,8 @@ def print_plan(options: Options, processes: int) -> None:
     for name, loss in train.losses.items():
         typer.echo(f"loss       {name}: {loss.weight:g} x {loss.type} on {loss.output!r}")
     typer.echo(f"optimiser  {train.optim_g.type} {train.optim_g.arguments}")
-    batch = entry.batch_size_per_gpu * processes
     total = train.total_epoch or train.total_iter or 0
-    typer.echo(f"schedule   {total:,} {train.unit}s, batch {batch}")
+    typer.echo(f"schedule   {total:,} {train.unit}s")
     for done in _changes(model.schedule, total):
         model.start_iteration(train.warmup_iter + 1, done)
         typer.echo(f"           from {train.unit} {done:,}: lr {', '.join(f'{rate:.3e}' for rate in model.rates())}")
@@ -42,12 +41,12 @@ def print_plan(options: Options, processes: int) -> None:
         except DataError as error:
             warn(f"datasets.{name}: {error}")
             continue
-        note = ""
+        typer.echo(f"data       {name}: {samples:,} samples")
         if name == "train":
-            count = RequestSampler.count_iterations(samples, batch, entry.dataset_enlarge_ratio)
-            iterations = total * count if train.unit == "epoch" else total
-            note = f", {count:,} iterations an epoch, {iterations:,} in all ({iterations / count:.1f} epochs)"
-        typer.echo(f"data       {name}: {samples:,} samples{note}")
+            plan = plan_batches(entry, samples, processes, train.accumulate)
+            iterations = total * plan.stages[0].iterations_per_epoch if train.unit == "epoch" else total
+            epochs = plan.samples_before(iterations) / plan.visits
+            typer.echo(f"           {plan}, {iterations:,} in all ({epochs:.1f} epochs)")
 
 
 def _changes(schedule: object, total: int) -> list[int]:

@@ -12,9 +12,9 @@ from torch import nn
 
 from deblurkit.build import build, build_dataset, build_discriminator, build_network
 from deblurkit.data.base import FrameDataset
+from deblurkit.data.batch_plan import plan_batches
 from deblurkit.data.loader import build_loader
 from deblurkit.data.prefetcher import prefetch
-from deblurkit.data.sampler import RequestSampler
 from deblurkit.engine.checkpoint import load_weights, read_checkpoint
 from deblurkit.engine.evaluate import Evaluation, evaluate
 from deblurkit.engine.experiment import RECORD_SCHEMA, ResumePoint, find_resume_point, prepare_folder
@@ -64,15 +64,12 @@ class Training:
         self.model: Model = MODEL_REGISTRY.get(options.model_type)(options, networks, place)
 
         entry = options.sets("train")["train"]
-        self.batch = entry.batch_size_per_gpu * train.accumulate  # samples that this process sees in a step
         self.dataset = build_dataset(entry.mapping(), options.manual_seed)
         self.val_sets: dict[str, FrameDataset] = {
             name: build_dataset(val.mapping(), options.manual_seed) for name, val in options.sets("val").items()
         }
-        self.iterations_per_epoch = RequestSampler.count_iterations(
-            len(self.dataset), self.batch * place.world_size, entry.dataset_enlarge_ratio
-        )
-        self.unit_length = self.iterations_per_epoch if train.unit == "epoch" else 1
+        self.plan = plan_batches(entry, len(self.dataset), place.world_size, train.accumulate)
+        self.unit_length = self.plan.stages[0].iterations_per_epoch if train.unit == "epoch" else 1
         self.total_iterations = (train.total_epoch or train.total_iter or 0) * self.unit_length
         self.iteration = point.iteration if point else 0
         self.protocol = PROTOCOLS.get(options.val.protocol)
@@ -142,7 +139,7 @@ class Training:
     @property
     def epoch(self) -> int:
         """The pass over the data that the last step belonged to, from 1."""
-        return max(self.iteration - 1, 0) // self.iterations_per_epoch + 1
+        return self.plan.at(max(self.iteration - 1, 0)).epoch + 1
 
     @property
     def data_wait(self) -> float:
@@ -207,13 +204,14 @@ class Training:
         entry = self.options.sets("train")["train"]
         loader = build_loader(
             self.dataset,
-            entry.model_copy(update={"batch_size_per_gpu": self.batch}),
+            entry,
             seed=self.options.manual_seed,
             rank=self.place.rank,
             world_size=self.place.world_size,
             first_iter=self.iteration,
             total_iter=self.total_iterations,
             pin_memory=self.place.device.type == "cuda",
+            parts=self.options.training().accumulate,
         )
         return prefetch(loader, self.place.device, entry.prefetch_mode)
 
@@ -224,8 +222,7 @@ class Training:
             + (f", {self.place.world_size} processes" if self.place.world_size > 1 else "")
         )
         self.log.info(
-            f"{len(self.dataset):,} samples, batch {self.batch * self.place.world_size}, "
-            f"{self.iterations_per_epoch:,} iterations an epoch, {self.total_iterations:,} in all"
+            f"{len(self.dataset):,} samples, {self.plan}, {self.total_iterations:,} in all"
             + (f"; going on after iter {self.iteration:,}" if self.iteration else "")
         )
 
@@ -240,8 +237,8 @@ class Training:
             "name": self.options.name,
             "finished": finished,
             "iterations": self.iteration,
-            "epochs": self.iteration / self.iterations_per_epoch,
-            "samples_seen": self.iteration * self.batch * self.place.world_size,
+            "epochs": self.plan.samples_before(self.iteration) / self.plan.visits,
+            "samples_seen": self.plan.samples_before(self.iteration),
             "seed": self.options.manual_seed,
             "network": self.model.net.config,
             "parameters": self.model.net.num_parameters,

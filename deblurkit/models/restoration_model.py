@@ -32,6 +32,10 @@ class RestorationModel(Model):
             name: (build_loss(loss.mapping()).to(place.device), loss.weight, loss.output)
             for name, loss in train.losses.items()
         }
+        entry = options.datasets.get("train")
+        for size in (entry.gt_sizes or [entry.gt_size]) if entry else []:
+            if size is not None:  # all stages of a schedule now, not when they begin
+                self._check_crop(size // self.net.contract.scale, size // self.net.contract.scale)
         known = [output.name for output in self.net.contract.outputs]
         for name, (_, _, output) in self.losses.items():
             if output not in known:
@@ -65,14 +69,17 @@ class RestorationModel(Model):
                 f"datasets.train gives {lq.shape[1]} frames a sample, but {type(self.net).__name__} takes windows of "
                 f"{contract.frames}: set num_frame to {contract.frames}"
             )
-        height, width = lq.shape[-2:]
+        self._check_crop(*lq.shape[-2:])
+        return lq
+
+    def _check_crop(self, height: int, width: int) -> None:
+        contract = self.net.contract
         if contract.padded_size(height, width) != (height, width):
             raise OptionsError(
                 f"datasets.train gives crops of {height}x{width}, but {type(self.net).__name__} takes multiples of "
                 f"{contract.sizes}, at least {contract.min_size}{' and square' if contract.square else ''}: "
                 "change gt_size"
             )
-        return lq
 
     def _target(self, gt: Tensor, restored: Tensor, output: Output, x: Tensor) -> Tensor:
         """The sharp frames that belong to an output, at its size.

@@ -381,7 +381,7 @@ def _torchvision(
             x[i : i + each],
             weight,
             offset[i : i + each],
-            offset.new_zeros(0) if mask is None else mask[i : i + each],
+            x.new_zeros(len(x[i : i + each]), 1) if mask is None else mask[i : i + each],
             weight.new_zeros(weight.shape[0]) if bias is None else bias,
             *geometry.stride,
             *geometry.padding,

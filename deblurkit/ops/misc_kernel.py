@@ -140,7 +140,9 @@ class _Pieces:
         return [(n, p) for n, _, p in blocks]
 
     def read(self, n: slice, p: slice, grid_of: GridOf) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Vertical `(n, k, 1, p)`, horizontal `(n, 1, k, p)`, weight, doubling `(n, k, k, p)`; grid `(n, k*k, p, 2)`."""
+        """Vertical `(n, k, 1, p)`, horizontal `(n, 1, k, p)`, weight and doubling `(n, k, k, p)`,
+        grid `(n, k*k, p, 2)`.
+        """
         height, width = self.padded.shape[-2:]
         y = self.alpha[n, :, p] + (self.rows[p] + self.tap_rows)
         x = self.beta[n, :, p] + (self.columns[p] + self.tap_columns)

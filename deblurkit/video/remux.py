@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av.error
 
@@ -13,7 +13,7 @@ from deblurkit.errors import VideoError
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
-    from av.stream import Stream
+    from av.stream import Disposition, Stream
 
     from deblurkit.video.reader import VideoReader
 
@@ -51,11 +51,8 @@ class StreamCopier:
         for source in sources:
             target = output.add_stream_from_template(source)
             target.metadata.update({k: v for k, v in source.metadata.items() if not is_written_anew(k)})
-            target.disposition = source.disposition
+            target.disposition = cast("Disposition", source.disposition.value)  # av 17 takes the number only
             self._targets[source.index] = target
-        for stream in container.streams:
-            if stream not in sources:
-                stream.discard = av.stream.Discard.all
         self._packets: Iterator[Packet] = container.demux(sources) if sources else iter(())
         self._waiting: Packet | None = None
 

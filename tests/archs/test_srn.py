@@ -51,3 +51,15 @@ def test_the_option_for_the_lstm_has_no_effect() -> None:
 def test_other_arguments_are_refused(argument: str, value: int) -> None:
     with pytest.raises(deblurkit.DeblurkitError, match=argument):
         deblurkit.build_network({"type": "SRN", argument: value})
+
+
+@torch.no_grad()
+def test_the_halo_of_several_levels() -> None:
+    """`check_network` looks at one level; the halo of two is 576 pixels."""
+    net = deblurkit.build_network({"type": "SRN", "inner_channels": 2, "num_levels": 2}).double().eval()
+    halo = net.contract.halo
+    assert halo == 576
+    x = torch.rand(1, 3, 2 * halo + 24, 8, dtype=torch.float64)
+    tile = x[..., 8:-8, :]  # the eight rows in the middle have 576 pixels of context on both sides
+    middle = net.run(x)["restored"][..., halo + 8 : halo + 16, :]
+    torch.testing.assert_close(net.run(tile)["restored"][..., halo : halo + 8, :], middle, rtol=0, atol=1e-12)

@@ -55,6 +55,6 @@ def assert_same_gradients(found: Tensor, wanted: Tensor, leaves: Iterable[Tensor
     """Both outputs pull the same gradients out of the leaves."""
     leaves = tuple(leaves)
     seed = torch.randn(found.shape, dtype=found.dtype, generator=torch.Generator().manual_seed(1))
-    pairs = zip(torch.autograd.grad(found, leaves, seed), torch.autograd.grad(wanted, leaves, seed), strict=True)
-    for one, other in pairs:
+    both = (torch.autograd.grad(output, leaves, seed, materialize_grads=True) for output in (found, wanted))
+    for one, other in zip(*both, strict=True):
         torch.testing.assert_close(one, other, **tolerance)
