@@ -69,5 +69,7 @@ def build_dataset(mapping: Mapping[str, Any], seed: int = 0) -> FrameDataset:
 
 
 def build_loss(mapping: Mapping[str, Any]) -> Loss:
-    """A loss from the mapping that stands under `train.losses.NAME`; `weight` and `output` are ignored."""
-    return cast("Loss", build(LOSS_REGISTRY, mapping, ignore=("weight", "output")))
+    """A loss from the mapping that stands under `train.losses.NAME`; what is not its own argument is ignored."""
+    from deblurkit.options import GANOptions
+
+    return cast("Loss", build(LOSS_REGISTRY, mapping, ignore=[key for key in GANOptions.model_fields if key != "type"]))

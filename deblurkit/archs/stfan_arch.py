@@ -112,6 +112,10 @@ class STFAN(Network):
         self.fac_warp = _predictor(128, 128)
         self.kconv4 = _conv(128 * _KERNEL**2, 128, kernel=1)
         self.fac_deblur = _predictor(256, 128)
+        for module in self.modules():  # as upstream; torch's own start learns much more slowly
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, T, 3, H, W)` to `(B, T, 3, H, W)`; not clamped."""

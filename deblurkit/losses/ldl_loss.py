@@ -24,7 +24,7 @@ def artifact_map(restored: Tensor, gt: Tensor, averaged: Tensor, window: int = 7
     residual = (gt - restored).abs().sum(dim=1, keepdim=True)
     of_average = (gt - averaged).abs().sum(dim=1, keepdim=True)
     # the bound keeps the root's slope finite for equal pictures
-    of_picture = residual.var(dim=(1, 2, 3), keepdim=True) ** 0.2
+    of_picture = residual.var(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12) ** 0.2
     padded = F.pad(residual, [window // 2] * 4, mode="reflect")
     of_window = padded.unfold(2, window, 1).unfold(3, window, 1).var(dim=(-2, -1))
     return torch.where(residual < of_average, 0.0, of_picture * of_window)
@@ -46,5 +46,5 @@ class LDLLoss(Loss):
             raise ValueError("LDLLoss needs what the network's moving average restored: train with ema_decay")
         delta = difference(restored, gt)
         check_shapes(averaged, gt)
-        weight = artifact_map(as_images(restored), as_images(gt), as_images(averaged.detach()))
+        weight = artifact_map(as_images(restored), as_images(gt), as_images(averaged))
         return (weight * as_images(delta)).abs().mean()

@@ -52,7 +52,7 @@ class Model(ABC):
         self.averages: dict[str, Network] = {}
         if self.train_options.ema_decay:
             self.averages["g"] = copy.deepcopy(self.net).eval().requires_grad_(False)
-        self.runners = {role: self._distribute(net) for role, net in self.networks.items()}
+        self.runners = {role: self._distribute(self._runner(role, net)) for role, net in self.networks.items()}
         self.steppers: dict[str, Stepper] = {}
         self.iteration = 0
         scheduler = self.train_options.scheduler
@@ -187,8 +187,11 @@ class Model(ABC):
                 _recompute(module)
         return net.to(self.place.device).train()
 
-    def _distribute(self, net: nn.Module) -> nn.Module:
-        runner: nn.Module = _Runner(net) if isinstance(net, Network) else net
+    def _runner(self, role: str, net: nn.Module) -> nn.Module:
+        """The module whose `forward` a training step calls."""
+        return _Runner(cast(Network, net))
+
+    def _distribute(self, runner: nn.Module) -> nn.Module:
         if self.train_options.compile:
             runner = torch.compile(runner)  # type: ignore[assignment]
         if self.place.world_size == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,8 +12,9 @@ from deblurkit.build import build_loss
 from deblurkit.contract import Output
 from deblurkit.engine.launch import Place
 from deblurkit.errors import OptionsError, did_you_mean
+from deblurkit.losses.base import Loss
 from deblurkit.models.base import Batch, Model, Terms
-from deblurkit.options import Options
+from deblurkit.options import LooksAt, Options
 from deblurkit.registry import MODEL_REGISTRY
 
 
@@ -28,20 +30,21 @@ class RestorationModel(Model):
         super().__init__(options, networks, place)
         train = self.train_options
         self.add_stepper("optim_g", train.optim_g, self.net)
-        self.losses = {
-            name: (build_loss(loss.mapping()).to(place.device), loss.weight, loss.output)
-            for name, loss in train.losses.items()
-        }
+        self.losses = {name: (build_loss(loss.mapping()).to(place.device), loss) for name, loss in train.losses.items()}
         entry = options.datasets.get("train")
         for size in (entry.gt_sizes or [entry.gt_size]) if entry else []:
             if size is not None:  # all stages of a schedule now, not when they begin
                 self._check_crop(size // self.net.contract.scale, size // self.net.contract.scale)
-        known = [output.name for output in self.net.contract.outputs]
-        for name, (_, _, output) in self.losses.items():
-            if output not in known:
-                hint = did_you_mean(output, known) or f"; it has {', '.join(known)}"
+        for name, (loss, looks_at) in self.losses.items():
+            self._check_output(f"train.losses.{name}.output", looks_at.output)
+            if not isinstance(loss, Loss):
                 raise OptionsError(
-                    f"train.losses.{name}.output: {type(self.net).__name__} has no output {output!r}{hint}"
+                    f"train.losses.{name}.type: {type(loss).__name__} does not compare frames with frames"
+                )
+            if set(loss.needs) - ({"averaged"} if self.averages else set()):
+                raise OptionsError(
+                    f"train.losses.{name}.type: {type(loss).__name__} needs {', '.join(loss.needs)} frames; averaged "
+                    "ones come with train.ema_decay"
                 )
 
     def train_step(self, batch: Batch) -> Terms:
@@ -50,16 +53,35 @@ class RestorationModel(Model):
 
     def terms(self, batch: Batch) -> Terms:
         """The weighted loss terms of a batch."""
-        x = self._input(batch["lq"])
-        outputs = self.runners["g"](x)
-        terms = {}
-        for name, (loss, weight, output) in self.losses.items():
-            target = self._target(batch["gt"], outputs[output], self._output(output), x)
-            terms[name] = weight * loss(outputs[output].float(), target)
+        return self._loss_terms(self.runners["g"](self._input(batch["lq"])), batch)
+
+    def _loss_terms(self, outputs: Terms, batch: Batch) -> Terms:
+        terms: Terms = {}
+        averaged: Terms = {}
+        if any(loss.needs for loss, _ in self.losses.values()):
+            with torch.no_grad():
+                averaged = self.averages["g"].run(batch["lq"])
+        for name, (loss, looks_at) in self.losses.items():
+            restored, target = self._pair(outputs, batch, looks_at)
+            more = {"averaged": averaged[looks_at.output]} if loss.needs else {}
+            terms[name] = looks_at.weight * loss(restored, target, **more)
         return terms
 
-    def _output(self, name: str) -> Output:
-        return next(output for output in self.net.contract.outputs if output.name == name)
+    def _pair(self, outputs: Terms, batch: Batch, looks_at: LooksAt) -> tuple[Tensor, Tensor]:
+        """What a loss compares: an output and the frames that belong to it."""
+        output = next(output for output in self.net.contract.outputs if output.name == looks_at.output)
+        restored = outputs[output.name].float()
+        if looks_at.target not in batch:
+            raise OptionsError(
+                f"train: a loss looks at {looks_at.target!r} of a sample, but the data set gives {', '.join(batch)}"
+            )
+        return restored, self._target(batch[looks_at.target], restored, output, batch["lq"])
+
+    def _check_output(self, key: str, name: str) -> None:
+        known = [output.name for output in self.net.contract.outputs]
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+            raise OptionsError(f"{key}: {type(self.net).__name__} has no output {name!r}{hint}")
 
     def _input(self, lq: Tensor) -> Tensor:
         """The frames as the network takes them."""
