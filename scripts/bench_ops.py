@@ -137,7 +137,7 @@ def cases(device: torch.device) -> list[tuple[str, list[tuple[str, Form]], list[
     for title, batch, cin, cout, groups, height, width in (
         ("BasicVSR++ at 1/4 of 720p", 1, 128, 64, 16, 180, 320),
         ("BasicVSR++ training crop", 2, 128, 64, 16, 64, 64),
-        ("EDVR-M level 1, 640x360", 1, 64, 64, 8, 180, 320),
+        ("EDVR-M level 1 of 720p", 1, 64, 64, 8, 180, 320),
         ("AirNet, 1 deformable group", 1, 64, 64, 1, 128, 128),
     ):
         size = (height, width)

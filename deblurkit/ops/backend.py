@@ -18,7 +18,7 @@ Backend = Literal["torch", "torchvision"]
 
 #: Bytes that one intermediate tensor of an operator may take (the unfolded input of a deformable convolution and the
 #: like), by type of device; a few such tensors exist at a time. Operators that have them take `budget` as an argument.
-BUDGETS = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}
+BUDGETS = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
 
 _forced: Backend | None = None
 
