@@ -56,7 +56,8 @@ def infer(
     if weights is None:
         raise CheckpointError(
             "no weights: name them with --weights FILE (there are no default ones yet: train some with `deblurkit "
-            "train -opt options/train_dbn.yml`, or run `bash scripts/demo.sh`, which leaves some at demo/experiments/demo_dbn/models/net_g_latest.pth)"
+            "train -opt options/train_dbn.yml`, or run `bash scripts/demo.sh`, which leaves some at "
+            "demo/experiments/demo_dbn/models/net_g_latest.pth)"
         )
     if tile != "auto" and not tile.isdecimal():
         raise OptionsError(f"--tile {tile}: use auto, 0 or a number of pixels")
