@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from deblurkit.network import Network
+from deblurkit.registry import ARCH_REGISTRY
 
 #: How far a result in half precision, or in another memory format, may be from fp32's, relative to its size (RMS).
 _TOLERANCE = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float32: 1e-4}
@@ -32,12 +33,12 @@ _ATTEMPTS = 12
 
 
 def check_network(
-    network: type[Network] | Network, args: Mapping[str, Any] | None = None, *, slow: bool = False
+    network: type[Network] | Network | str, args: Mapping[str, Any] | None = None, *, slow: bool = False
 ) -> None:
     """Check that a network keeps every promise that trainer, evaluator and restorer rely on. Takes seconds.
 
     Args:
-        network: a registered class, or an instance (which is not changed).
+        network: a registered name, its class, or an instance (which is not changed).
         args: constructor arguments for a class; by default its `check_args`.
         slow: check `compile` and `export` too, where they are declared (minutes for a large network).
 
@@ -49,7 +50,8 @@ def check_network(
         if isinstance(network, Network):
             net = copy.deepcopy(network)
         else:
-            net = network(**(network.check_args if args is None else args))
+            cls: type[Network] = ARCH_REGISTRY.get(network) if isinstance(network, str) else network
+            net = cls(**(cls.check_args if args is None else args))
         name = type(net).__name__
         stir(net.eval())
         for promise, check in [*_PROMISES, *(_SLOW_PROMISES if slow else [])]:
@@ -355,6 +357,7 @@ def _check_split(net: Network) -> None:
 def _check_compile(net: Network) -> None:
     if net.contract.capabilities.compile:
         x = _comfortable(net)
+        torch.compiler.reset()  # all networks share the code of `run`, and torch compiles one code only a few times
         compiled = torch.compile(copy.deepcopy(net).run, fullgraph=True, backend="aot_eager")
         with torch.no_grad():
             distance = _distance(compiled(x)["restored"], _run(net, x))

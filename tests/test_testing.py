@@ -337,3 +337,7 @@ def test_the_measured_halo_is_exact() -> None:
     object.__setattr__(net.contract, "halo", 80)
     with pytest.raises(AssertionError, match=r"DBN: halo: .* in height"):
         check_network(net)
+
+
+def test_a_registered_name_will_do() -> None:
+    check_network("DBN")
