@@ -114,7 +114,6 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 def _check_registered(net: Network) -> None:
     from deblurkit.build import build_network
-    from deblurkit.registry import ARCH_REGISTRY
     from deblurkit.yaml_source import Source, dump_yaml, override
 
     _must(ARCH_REGISTRY.name_of(type(net)) is not None, "it lacks the decorator @ARCH_REGISTRY.register()")
