@@ -6,7 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -21,6 +21,9 @@ from pydantic import (
 
 from deblurkit.errors import OptionsError, RegistryError, did_you_mean
 from deblurkit.yaml_source import KeyPath, Source, dump_yaml, read_source
+
+if TYPE_CHECKING:
+    from deblurkit.metrics import Protocol
 
 SCHEMA: Literal["deblurkit/1"] = "deblurkit/1"
 
@@ -63,8 +66,8 @@ class DatasetOptions(Component):
     Attributes:
         gt_size: side of the square training crop of the ground truth in pixels; None: whole frames.
         batch_size_per_gpu, num_worker_per_gpu: per process.
-        iters, gt_sizes, mini_batch_sizes: a progressive schedule (Restormer): so many iterations each with that crop and
-            that batch per process, the last stage until the end. They replace `gt_size` and `batch_size_per_gpu`.
+        iters, gt_sizes, mini_batch_sizes: a progressive schedule (Restormer): so many iterations each with that crop
+            and that batch per process, the last stage until the end. They replace `gt_size` and `batch_size_per_gpu`.
         mixup: blend the samples of a batch; None: no.
         prefetch_mode: "auto" (cuda on a GPU, else cpu), "cuda" (side stream), "cpu" (thread), None (none).
         dataset_enlarge_ratio: an epoch visits every sample this many times, each time with another crop.
@@ -96,19 +99,54 @@ class DatasetOptions(Component):
         return self
 
 
-class LossOptions(Component):
-    """A loss: its `weight` in the sum and the network `output` it looks at."""
+class LooksAt(Component):
+    """What a loss looks at, and its `weight` in the sum.
+
+    Attributes:
+        output: of the network. target: entry of the sample to compare with (Real-ESRGAN: a sharpened ground truth for
+            pixels, the plain one for the discriminator).
+    """
 
     weight: float = 1.0
     output: str = "restored"
+    target: str = "gt"
+
+
+class LossOptions(LooksAt):
+    """A loss of restored frames."""
+
+
+class PenaltyOptions(Component):
+    """A term on the discriminator's gradient, and its `weight`."""
+
+    weight: float = 1.0
+
+
+class GANOptions(LooksAt):
+    """The adversarial loss of a `GANModel`; `weight` is that of the generator's term.
+
+    Attributes:
+        discriminator_weight: factor of the discriminator's own loss. penalties: terms added to it.
+        net_d_iters: the generator is stepped at every so many-th iteration, the discriminator at each.
+        net_d_init_iters: iterations at the start in which the discriminator alone is trained.
+    """
+
+    discriminator_weight: float = 1.0
+    penalties: dict[str, PenaltyOptions] = {}
+    net_d_iters: int = Field(1, gt=0)
+    net_d_init_iters: int = Field(0, ge=0)
 
 
 class ParamGroup(_Section):
-    """Parameters whose names match a pattern (`spynet.*`): rate times `lr_mul`, frozen for some iterations."""
+    """Parameters whose names match a pattern (`spynet.*`): rate times `lr_mul`, frozen for some iterations.
+
+    `optional`: the network may have none.
+    """
 
     match: list[str] = Field(min_length=1)
     lr_mul: float = Field(1.0, gt=0)
     frozen_until: int = Field(0, ge=0)
+    optional: bool = False
 
 
 class PathOptions(_Section):
@@ -116,12 +154,17 @@ class PathOptions(_Section):
 
     Attributes:
         pretrain_network_g: weights file. strict_load_g: names and sizes must all fit.
+        param_key_g: which weights to take from a file that holds averaged ones (`params_ema`) too.
+        resume: what `--resume` is when it is not given.
     """
 
     pretrain_network_g: str | None = None
     strict_load_g: bool = True
+    param_key_g: Literal["params", "params_ema"] = "params_ema"
     pretrain_network_d: str | None = None
     strict_load_d: bool = True
+    param_key_d: Literal["params", "params_ema"] = "params_ema"
+    resume: str = "auto"
     experiments_root: str = "experiments"
     results_root: str = "results"
 
@@ -131,6 +174,7 @@ class TrainOptions(_Section):
 
     Attributes:
         total_epoch, total_iter: one of them; milestones, `val_freq` and `save_checkpoint_freq` count in that unit.
+        gan, optim_d: for a `GANModel`, beside `network_d`.
         warmup_iter: iterations in which the rate rises linearly from zero.
         param_groups: parameters with a rate of their own, or frozen at first.
         ema_decay: of the moving average of the weights that is validated and saved as `params_ema`; 0: none.
@@ -144,6 +188,8 @@ class TrainOptions(_Section):
     total_epoch: int | None = Field(None, gt=0)
     total_iter: int | None = Field(None, gt=0)
     optim_g: Component
+    optim_d: Component | None = None
+    gan: GANOptions | None = None
     scheduler: Component | None = None
     warmup_iter: int = Field(0, ge=0)
     losses: dict[str, LossOptions] = Field(min_length=1)
@@ -173,12 +219,26 @@ class TrainOptions(_Section):
         return "epoch" if self.total_epoch is not None else "iter"
 
 
+class ProtocolOptions(_Section):
+    """A protocol of one's own: figure name to metric. It has no published name, so its figures carry what it is."""
+
+    metrics: dict[str, Component] = Field(min_length=1)
+
+
 class ValOptions(_Section):
-    """Validation and test. `val_freq` None: no validation during training."""
+    """Validation and test. `val_freq` None: no validation during training. `protocol`: a name, or its metrics."""
 
     val_freq: int | None = Field(None, gt=0)
-    protocol: str = "basicsr-rgb/1"
+    protocol: str | ProtocolOptions = "basicsr-rgb/1"
     save_img: bool = False
+
+    def find_protocol(self) -> Protocol:
+        """The protocol to score by."""
+        from deblurkit.metrics import PROTOCOLS, own_protocol
+
+        if isinstance(self.protocol, str):
+            return PROTOCOLS.get(self.protocol)
+        return own_protocol({name: metric.mapping() for name, metric in self.protocol.metrics.items()})
 
 
 class LoggerOptions(_Section):
@@ -239,25 +299,40 @@ def load_options(
     phase: Literal["train", "test"] = "train",
     overrides: Iterable[str] = (),
     plugins: Iterable[str | Path] = (),
+    forced: Iterable[str] = (),
+    debug: bool = False,
 ) -> Options:
     """Read and check an options file.
 
     Args:
         path: YAML file. phase: what it is to be used for; decides what must be there.
-        overrides: `a.b.c=value` texts (`--set`). plugins: folders with the user's own classes.
+        overrides: `a.b.c=value` texts (`--set`), in the keys of the file. plugins: folders with the user's own classes.
+        forced, debug: BasicSR's `--force_yml` and `--debug`.
+
+    A file without the line `schema` is one of BasicSR, NAFNet or Restormer, which `model_type` tells.
 
     Raises:
         OptionsError: with every problem found, one a line: file and line, key path, and the nearest key for a typo.
         RegistryError: one of the folders in `plugins` is not usable.
     """
-    from deblurkit.registry import load_plugins
+    from deblurkit.compat.command_line import apply_debug, force
+    from deblurkit.compat.options import native_source
 
     source = read_source(path, overrides)
+    force(source, forced)
+    if debug:
+        apply_debug(source)
     if source.values.get("schema") is None:
-        raise OptionsError(
-            f"{path}: the line `schema: {SCHEMA}` is missing. This version reads deblurkit's own options only; "
-            "a file written for BasicSR, NAFNet or Restormer has to be rewritten (options/train_dbn.yml is a model)"
-        )
+        source = native_source(source, path)
+    return check_source(path, source, phase, plugins)
+
+
+def check_source(
+    path: str | Path, source: Source, phase: Literal["train", "test"], plugins: Iterable[str | Path] = ()
+) -> Options:
+    """Check native options that are read already; see `load_options`."""
+    from deblurkit.registry import load_plugins
+
     problems: list[Problem] = []
     options: Options | None = None
     try:
@@ -380,7 +455,14 @@ def _check_components(values: Mapping[str, Any]) -> list[Problem]:
     """Every `type` must be registered and its arguments must fit; looks at the raw values, so that all errors show."""
     from deblurkit.engine.schedules import OPTIMIZERS, SCHEDULES, known_name
     from deblurkit.metrics import PROTOCOLS
-    from deblurkit.registry import ARCH_REGISTRY, DATASET_REGISTRY, HOOK_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+    from deblurkit.registry import (
+        ARCH_REGISTRY,
+        DATASET_REGISTRY,
+        HOOK_REGISTRY,
+        LOSS_REGISTRY,
+        METRIC_REGISTRY,
+        MODEL_REGISTRY,
+    )
 
     problems: list[Problem] = []
 
@@ -410,10 +492,15 @@ def _check_components(values: Mapping[str, Any]) -> list[Problem]:
     def scheduler(name: str) -> Any:
         return known_name("schedulers", name, SCHEDULES)
 
-    check(("network_g",), _at(values, "network_g"), ARCH_REGISTRY.get)
+    for key in ("network_g", "network_d"):
+        check((key,), _at(values, key), ARCH_REGISTRY.get)
     for key, mapping in (_at(values, "datasets") or {}).items():
         check(("datasets", key), mapping, DATASET_REGISTRY.get, beside=_keys(DatasetOptions))
-    check(("train", "optim_g"), _at(values, "train", "optim_g"), optimizer, skip=("params",))
+    for key in ("optim_g", "optim_d"):
+        check(("train", key), _at(values, "train", key), optimizer, skip=("params",))
+    check(("train", "gan"), _at(values, "train", "gan"), LOSS_REGISTRY.get, beside=_keys(GANOptions))
+    for key, mapping in (_at(values, "train", "gan", "penalties") or {}).items():
+        check(("train", "gan", "penalties", key), mapping, LOSS_REGISTRY.get, beside=_keys(PenaltyOptions))
     check(("train", "scheduler"), _at(values, "train", "scheduler"), scheduler)
     for key, mapping in (_at(values, "train", "losses") or {}).items():
         check(("train", "losses", key), mapping, LOSS_REGISTRY.get, beside=_keys(LossOptions))
@@ -421,6 +508,8 @@ def _check_components(values: Mapping[str, Any]) -> list[Problem]:
         check(("train", "hooks", str(i)), mapping, HOOK_REGISTRY.get)
     find(("model_type",), values.get("model_type"), MODEL_REGISTRY.get)
     find(("val", "protocol"), (_at(values, "val") or {}).get("protocol"), PROTOCOLS.get)
+    for key, mapping in (_at(values, "val", "protocol", "metrics") or {}).items():
+        check(("val", "protocol", "metrics", key), mapping, METRIC_REGISTRY.get)
     return problems
 
 
@@ -549,7 +638,7 @@ def _report(path: str | Path, source: Source, problems: list[Problem]) -> str:
     lines = []
     for where, text in problems:
         place = source.place(where)
-        line = f"{place or path}: {'.'.join(where)}: {text}"
+        line = f"{place or path}: {'.'.join(source.as_written(where))}: {text}"
         if line not in lines:
             lines.append(line)
     return "\n".join(lines)

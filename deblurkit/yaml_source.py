@@ -45,10 +45,19 @@ class Source:
     Attributes:
         values: the merged mapping.
         places: "file:line" of each key path; an override's place is the text of its `--set`.
+        written: for values translated from another tool's file, the key path that they were written under.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, str] = field(default_factory=dict)
+    written: dict[KeyPath, KeyPath] = field(default_factory=dict)
+
+    def as_written(self, path: KeyPath) -> KeyPath:
+        """The key path that the user knows a key by."""
+        for depth in range(len(path), 0, -1):
+            if path[:depth] in self.written:
+                return (*self.written[path[:depth]], *path[depth:])
+        return path
 
     def place(self, path: KeyPath) -> str:
         """The place of a key, or of the nearest parent that was written down."""

@@ -22,12 +22,16 @@ def mapping_of(title: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("title", TABLE["curves"])
 def test_rates_equal_basicsrs(title: str) -> None:
-    """The rate during iteration i + 1, of one or two parameter groups."""
-    schedule = build_schedule(mapping_of(title))
+    """The rate during iteration i + 1, of one or two parameter groups, with warm-up where it leaves no drift behind."""
+    mapping = mapping_of(title)
+    warmup = mapping.pop("warmup_iter", 0)
+    schedule = build_schedule(mapping)
     curve = TABLE["curves"][title]
     initial = [TABLE["base_lr"] * 0.1**group for group in range(len(curve[0]))]
+    groups = [{"initial_lr": rate} for rate in initial]
     for done, expected in enumerate(curve):
-        assert [schedule.rate(rate, done) for rate in initial] == pytest.approx(expected, rel=1e-9)
+        set_rates(groups, schedule, done, (done + 1) / warmup if done + 1 < warmup else None)
+        assert [group["lr"] for group in groups] == pytest.approx(expected, rel=1e-9)
 
 
 def test_milestones_equal_torchs() -> None:
@@ -39,6 +43,25 @@ def test_milestones_equal_torchs() -> None:
         assert ours.rate(0.1, done) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         optimizer.step()
         theirs.step()
+
+
+def test_flat_then_linear() -> None:
+    schedule = build_schedule({"type": "FlatLinearLR", "flat": 150, "decay": 100, "eta_min": 1e-7})
+    assert schedule.rate(1e-4, 0) == schedule.rate(1e-4, 150) == 1e-4
+    assert schedule.rate(1e-4, 200) == pytest.approx((1e-4 + 1e-7) / 2)
+    assert schedule.rate(1e-4, 250) == schedule.rate(1e-4, 300) == pytest.approx(1e-7)
+    with pytest.raises(RegistryError, match="decay"):
+        build_schedule({"type": "FlatLinearLR", "flat": 1, "decay": 0})
+
+
+def test_the_vibration_keeps_to_its_envelope() -> None:
+    schedule = build_schedule({"type": "VibrateLR", "total_iter": 800})
+    # tops of triangles (period 10): before and after 3/8, after 5/8
+    assert schedule.rate(1.0, 295) == pytest.approx(1 - 295 / 300)
+    assert schedule.rate(1.0, 305) == pytest.approx(0.2)
+    assert schedule.rate(1.0, 505) == pytest.approx(0.1)
+    with pytest.raises(RegistryError, match="at least 160, not 159"):
+        build_schedule({"type": "VibrateLR", "total_iter": 159})
 
 
 def test_the_cosine_stays_at_its_end() -> None:

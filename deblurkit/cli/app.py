@@ -11,6 +11,12 @@ from typer.core import TyperGroup
 class _Group(TyperGroup):
     """Turns what ends a command early into one line on stderr and the exit code that stands for it."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As usual, but one `--force_yml` takes several values, as in BasicSR."""
+        from deblurkit.compat.command_line import spread_force_yml
+
+        return super().parse_args(ctx, spread_force_yml(args))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command; bugs keep their traceback."""
         from deblurkit.errors import DeblurkitError
@@ -52,5 +58,6 @@ from deblurkit.cli import test  # noqa: E402, F401
 from deblurkit.cli import infer  # noqa: E402, F401
 from deblurkit.cli import synth  # noqa: E402, F401
 from deblurkit.cli import lmdb  # noqa: E402, F401
+from deblurkit.cli import convert_config  # noqa: E402, F401
 from deblurkit.cli import doctor  # noqa: E402, F401
 from deblurkit.cli import listing  # noqa: E402, F401

@@ -22,7 +22,17 @@ class LayoutChoice(str, Enum):
 
     auto = "auto"
     gopro = "gopro"
+    dvd = "dvd"
+    reds = "reds"
+    bsd = "bsd"
+    hide = "hide"
+    realblur = "realblur"
+    rsblur = "rsblur"
+    vimeo = "vimeo"
     paired = "paired"
+    parallel = "parallel"
+    pictures = "pictures"
+    frames = "frames"
 
 
 class CodecChoice(str, Enum):
@@ -37,8 +47,8 @@ class CodecChoice(str, Enum):
 def make(
     dataroot: Annotated[Path, typer.Argument(help="Folder of the data set, such as datasets/GoPro.")],
     layout: Annotated[LayoutChoice, typer.Option(help="How its files lie.")] = LayoutChoice.auto,
-    split: Annotated[list[str] | None, typer.Option(help="Folder in it (may be repeated); by default all.")] = None,
-    lq: Annotated[str, typer.Option(help="Folder of the blurred frames in each sequence.")] = "blur",
+    split: Annotated[list[str] | None, typer.Option(help="One of its splits (may be repeated); default: all.")] = None,
+    lq: Annotated[str, typer.Option(help="Kind of blurred frames, such as blur_gamma of GoPro.")] = "blur",
     codec: Annotated[
         CodecChoice, typer.Option(help="raw: pixels, crops are read at once. png: small, BasicSR can read it.")
     ] = CodecChoice.raw,

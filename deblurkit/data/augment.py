@@ -78,7 +78,8 @@ class Augment:
         numbers = rng.random(2 + len(_NAMES) + 4).tolist()
         chances, (interval, place, channels, sigma) = numbers[2:-4], numbers[-4:]
         done = [chance < probability for chance, probability in zip(chances, self._probabilities, strict=True)]
-        return Draws(numbers[0], numbers[1], *done, interval, place, _CHANNELS[int(channels * len(_CHANNELS))], sigma)
+        order = _CHANNELS[int(channels * len(_CHANNELS))]
+        return Draws._make([*numbers[:2], *done, interval, place, order, sigma])
 
     def turn(self, frame: Pixels, draws: Draws) -> Pixels:
         """A view of a frame `(h, w, 3)`, mirrored, turned and with its colours in order as drawn."""

@@ -24,7 +24,8 @@ class EvaluationClip:
     Attributes:
         sequence: name of the sequence, as in a sample's key.
         source: the degraded frames. scored: their positions in `source` that have a ground truth to compare with.
-        names: frame names of the scored frames. read_gt: one function a scored frame.
+        names: frame names of the scored frames. read_gt: one function a scored frame; none where there are no sharp
+            frames, and so no figures.
         time_padding: how windows are completed at the two ends; None: no scored frame needs it.
     """
 
@@ -56,6 +57,9 @@ class FrameDataset(Dataset[Sample], ABC):
     @abstractmethod
     def __getitem__(self, request: SampleRequest | int) -> Sample:
         """Make a sample; an integer stands for `SampleRequest(index)`."""
+
+    def check_crop(self, crop_size: int) -> None:
+        """Raise DataError where frames are too small for a crop that training will ask for: now, not when it does."""
 
     @abstractmethod
     def clips(self, merge: bool) -> list[EvaluationClip]:

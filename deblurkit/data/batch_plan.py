@@ -20,7 +20,7 @@ class Stage:
     Attributes:
         first: the iteration, from 0, with which it begins. batch: samples that one process sees in a step.
         crop_size: side of the square crop of the ground truth in pixels; None: whole frames.
-        iterations_per_epoch: global batches in a pass over the data. first_epoch: the pass, from 0, that it begins with.
+        iterations_per_epoch: global batches in a pass over the data. first_epoch: the pass, from 0, it begins with.
     """
 
     first: int
@@ -70,12 +70,17 @@ class BatchPlan:
             if per_epoch == 0:
                 raise DataError(
                     f"{samples} samples, each visited {enlarge_ratio} times, do not fill a batch of "
-                    f"{batch * world_size} (of all processes): lower batch_size_per_gpu (or mini_batch_sizes), or raise "
-                    "dataset_enlarge_ratio"
+                    f"{batch * world_size} (of all processes): lower batch_size_per_gpu (in a schedule "
+                    "mini_batch_sizes), or raise dataset_enlarge_ratio"
                 )
             stages.append(Stage(first, batch, crop_size, per_epoch, epoch))
             epoch += -(-iterations // per_epoch)
         self.stages = tuple(stages)
+
+    @property
+    def largest_crop(self) -> int:
+        """Of all stages; 0: there are none."""
+        return max(stage.crop_size or 0 for stage in self.stages)
 
     def at(self, iteration: int) -> Place:
         """Where an iteration, counted from 0, stands."""
@@ -92,6 +97,11 @@ class BatchPlan:
             batch = stage.batch * self.world_size
             texts.append(f"{since}batch {batch}, {size}, {stage.iterations_per_epoch:,} iterations an epoch")
         return "; ".join(texts)
+
+    def epochs_before(self, iteration: int) -> float:
+        """Passes over the data when an iteration, counted from 0, begins; one that a new stage cut short counts."""
+        stage, epoch, position = self.at(iteration)
+        return epoch + position / (stage.batch * self.world_size) / stage.iterations_per_epoch
 
     def samples_before(self, iteration: int) -> int:
         """Samples that all processes together have seen when an iteration, counted from 0, begins."""

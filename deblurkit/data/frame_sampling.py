@@ -164,7 +164,8 @@ def chunk_windows(
     sequence. A frame in two chunks belongs to the earlier one, unless it is among the last `future` frames there.
 
     Args:
-        length: frames in the sequence. size: frames in a chunk; None: all, as one chunk. overlap: at least past + future.
+        length: frames in the sequence. size: frames in a chunk; None: all, as one chunk.
+        overlap: frames that a chunk shares with the next one, at least past + future.
         past, future: frames at the ends of a chunk that are context only. padded: those at the two ends of the
             sequence are restored all the same.
 

@@ -11,9 +11,9 @@ from deblurkit.console import progress
 from deblurkit.data.layouts import LAYOUTS
 from deblurkit.data.lmdb_store import LmdbStore, checksum
 from deblurkit.data.png import check_png, png_header
-from deblurkit.data.store import lmdb_root, signature
+from deblurkit.data.store import frame_key, lmdb_path, lmdb_root, signature
 from deblurkit.errors import DataError
-from deblurkit.image_io import decode_image
+from deblurkit.image_io import decode_image, natural_key
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,15 @@ def inspect_lmdb(store: LmdbStore) -> LmdbInfo:
     """What `deblurkit lmdb info` shows of an LMDB."""
     manifest = store.manifest
     if manifest:
-        shapes = {f"{s.shape[1]}x{s.shape[0]} {s.dtype}" for s in manifest.sequences.values()}
+        entries = manifest.sequences.values()
+        shapes = {f"{width}x{height} {s.dtype}" for s in entries for height, width, _ in set(s.shapes)}
     else:
         shapes = {"{1}x{0}".format(*store.size(key)) for key in store.keys()}  # noqa: SIM118 (a method of ours)
     return LmdbInfo(
         path=store.path,
         form=store.codec if manifest else f"{store.codec}, BasicSR",
         frames={name: len(frames) for name, frames in store.sequences.items()},
-        shapes=tuple(sorted(shapes)),
+        shapes=tuple(sorted(shapes, key=natural_key)) if len(shapes) <= 4 else (f"{len(shapes)} sizes",),
         size=(store.path / "data.mdb").stat().st_size,
         fingerprint=store.fingerprint(),
         source=_source_state(store),
@@ -82,11 +83,12 @@ def inspect_lmdb(store: LmdbStore) -> LmdbInfo:
 def _source_state(store: LmdbStore) -> str:
     """Compare with the files in the place where `make` looks for them by default."""
     manifest, root = store.manifest, store.path.parent.with_suffix("")
-    if manifest is None or manifest.layout not in LAYOUTS or not (root / manifest.split).is_dir():
+    if manifest is None or manifest.layout not in LAYOUTS or not LAYOUTS[manifest.layout].has(root, manifest.split):
         return "-"
-    layout = LAYOUTS[manifest.layout]
+    beside = lmdb_path(store.path.parent, manifest.split, "lq")
+    degraded = LmdbStore(beside).kind if (beside / "data.mdb").is_file() else None
     try:
-        sequences = layout.scan(root, manifest.split, manifest.kind if manifest.role == "lq" else "blur")
+        sequences = LAYOUTS[manifest.layout].scan(root, manifest.split, degraded or "blur")
     except DataError:  # they are no whole data set any more
         return "changed"
     return "unchanged" if signature(root, sequences, manifest.role) == manifest.signature else "changed"
@@ -97,7 +99,7 @@ def verify_lmdb(store: LmdbStore) -> LmdbVerdict:
     checksums: dict[str, Any] = {}
     if store.manifest:
         checksums = {
-            f"{name}/{frame}": known
+            frame_key(name, frame): known
             for name, sequence in store.manifest.sequences.items()
             for frame, known in zip(sequence.frames, sequence.checksums, strict=True)
         }

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from deblurkit.console import progress, say
-from deblurkit.data.layouts import ROLES, FramePair, LayoutName, PairedLayout, Sequences, find_layout, scan
+from deblurkit.data.layouts import FramePair, Layout, LayoutName, Sequences, find_layout, scan
 from deblurkit.data.lmdb_store import Codec, LmdbStore, Manifest, SequenceEntry, checksum
 from deblurkit.data.lmdb_writer import FrameRecord, LmdbWriter
 from deblurkit.data.png import check_png, png_header
@@ -47,8 +47,8 @@ def make_lmdb(
     where it was; until an LMDB is whole it has a name that ends in `.partial`.
 
     Args:
-        dataroot: the data set's folder. splits: folders in it; none: all. layout: how its files lie.
-        lq: folder of the degraded frames.
+        dataroot: the data set's folder. splits: which of its splits; none: those that make up the whole. layout: how
+            its files lie. lq: kind of the degraded frames.
         codec: "raw" (pixels; crops are read without the rest) or "png" (PNG files are copied as they are; BasicSR can
             read it).
         workers: threads; None: one a core. output: folder for the LMDBs instead of `ROOT.lmdb`.
@@ -107,7 +107,7 @@ class _Plan:
         return None if there.signature == self.signature else "does not match the files any more"
 
 
-def _plan(root: Path, split: str, layout: PairedLayout, lq: str, codec: Codec, folder: Path) -> list[_Plan]:
+def _plan(root: Path, split: str, layout: Layout, lq: str, codec: Codec, folder: Path) -> list[_Plan]:
     sequences = scan(root, split, layout, lq)
     for key, _ in _pairs(sequences):
         if len(key.encode()) > _MAX_KEY_BYTES:
@@ -130,7 +130,7 @@ def _plan(root: Path, split: str, layout: PairedLayout, lq: str, codec: Codec, f
             signature(root, sequences, role),
             sequences,
         )
-        for role in ROLES
+        for role in layout.roles(split)
     ]
 
 
@@ -185,31 +185,57 @@ def _build(plans: list[_Plan], sizes: _Sizes, workers: int) -> None:
             raise
 
 
+_Facts = tuple[int, int, str]  # height, width, dtype
+
+
 class _Sizes:
-    """Watches that all frames of a sequence, degraded and sharp, have one size, and one bit depth in each role."""
+    """Watches that all frames of a sequence have one size and bit depth, and fit their partners.
+
+    Single pictures (the sequence "") may have any size, but one bit depth. A sharp frame may be a whole multiple of the
+    size of its degraded partner (`scale`).
+    """
 
     def __init__(self) -> None:
-        self._first: dict[tuple[str, str], tuple[tuple[int, int, str], str]] = {}
+        self._first: dict[tuple[str, str], tuple[_Facts, str]] = {}
 
     def learn(self, plan: _Plan, store: LmdbStore) -> None:
         """Take over the sizes of an LMDB that is up to date."""
         assert store.manifest is not None
         for name, entry in store.manifest.sequences.items():
-            self._first[plan.role, name] = ((entry.shape[0], entry.shape[1], entry.dtype), str(plan.target))
+            for frame, (height, width, _) in zip(entry.frames, entry.shapes, strict=True):
+                self._first_like(plan.role, frame_key(name, frame), (height, width, entry.dtype), str(plan.target))
 
     def check(self, role: str, key: str, record: FrameRecord, place: Path) -> None:
         """Raise DataError naming both places where sizes differ."""
-        sequence = key.rpartition("/")[0]
         facts = (record.height, record.width, record.dtype)
-        first, first_place = self._first.setdefault((role, sequence), (facts, str(place)))
+        first, first_place, dtype, dtype_place = self._first_like(role, key, facts, str(place))
         if facts != first:
             raise DataError(f"{place}: is {_named(facts)}, but {first_place} of the same sequence is {_named(first)}")
-        other, other_place = self._first.get(("gt" if role == "lq" else "lq", sequence), (facts, ""))
-        if facts[:2] != other[:2]:
+        if record.dtype != dtype:
+            raise DataError(
+                f"{place}: has pixels of {record.dtype}, {dtype_place} of {dtype}; a split has one bit depth"
+            )
+        other, other_place = self._first.get(("gt" if role == "lq" else "lq", _sized_alike(key)), (facts, ""))
+        (height, width, _), (sharp_height, sharp_width, _) = (facts, other) if role == "lq" else (other, facts)
+        scale = sharp_height // height
+        if scale == 0 or (height * scale, width * scale) != (sharp_height, sharp_width):
             raise DataError(f"{place}: is {_named(facts)}, but its partner {other_place} is {_named(other)}")
 
+    def _first_like(self, role: str, key: str, facts: _Facts, place: str) -> tuple[_Facts, str, str, str]:
+        """The first of the same sequence and its place; the first bit depth of single pictures and its place."""
+        first, first_place = self._first.setdefault((role, _sized_alike(key)), (facts, place))
+        if _sized_alike(key) != key:
+            return first, first_place, facts[2], place
+        (_, _, dtype), dtype_place = self._first.setdefault((role, ""), (facts, place))
+        return first, first_place, dtype, dtype_place
 
-def _named(facts: tuple[int, int, str]) -> str:
+
+def _sized_alike(key: str) -> str:
+    """What must have one size: a sequence, or a single picture."""
+    return key.rpartition("/")[0] or key
+
+
+def _named(facts: _Facts) -> str:
     return f"{facts[1]}x{facts[0]} {facts[2]}"
 
 
@@ -249,7 +275,7 @@ def _manifest(plan: _Plan, records: Mapping[str, FrameRecord]) -> Manifest:
         found = [records[frame_key(name, pair.name)] for pair in pairs]
         entries[name] = SequenceEntry(
             frames=tuple(pair.name for pair in pairs),
-            shape=(found[0].height, found[0].width, 3),
+            shapes=tuple((record.height, record.width, 3) for record in found),
             dtype=found[0].dtype,
             checksums=tuple(record.checksum for record in found),
         )

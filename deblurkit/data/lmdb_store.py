@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,21 +25,40 @@ MANIFEST = "manifest.json"
 META_INFO = "meta_info.txt"
 
 Codec = Literal["raw", "png"]
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class SequenceEntry:
-    """Frames of a sequence: names in order, the shape (h, w, 3) and dtype of them all, and a checksum of each value."""
+    """Frames of a sequence: names in order, shape (h, w, 3) and checksum of each, and the dtype of them all."""
 
     frames: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shapes: tuple[Shape, ...]
     dtype: str
     checksums: tuple[str, ...]
 
     @property
     def hash(self) -> str:
         """One hash for all that is in the sequence."""
-        return checksum(json.dumps([self.frames, self.shape, self.dtype, self.checksums]).encode())
+        return checksum(json.dumps([self.frames, self._short_shapes(), self.dtype, self.checksums]).encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of `manifest.json`; `shape` is one where all are alike, else a list of them."""
+        facts = {"frames": self.frames, "shape": self._short_shapes(), "dtype": self.dtype, "checksums": self.checksums}
+        return {**facts, "hash": self.hash}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SequenceEntry:
+        """What `to_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
+        frames, shape = tuple(values["frames"]), values["shape"]
+        shapes = tuple(map(_shape, shape)) if isinstance(shape[0], list) else (_shape(shape),) * len(frames)
+        checksums = tuple(values["checksums"])
+        if not len(frames) == len(shapes) == len(checksums):
+            raise ValueError(f"{len(frames)} frames, {len(shapes)} shapes, {len(checksums)} checksums")
+        return cls(frames, shapes, values["dtype"], checksums)
+
+    def _short_shapes(self) -> Shape | tuple[Shape, ...]:
+        return self.shapes[0] if len(set(self.shapes)) == 1 else self.shapes
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,7 @@ class Manifest:
             "schema": SCHEMA,
             **{name: getattr(self, name) for name in ("codec", "split", "role", "layout", "kind", "signature")},
             "fingerprint": self.fingerprint,
-            "sequences": {name: {**asdict(s), "hash": s.hash} for name, s in self.sequences.items()},
+            "sequences": {name: sequence.to_json() for name, sequence in self.sequences.items()},
         }
 
     @classmethod
@@ -87,17 +106,14 @@ class Manifest:
                 raise DataError(f"{path}: has schema {values['schema']!r}; this version of deblurkit reads {SCHEMA}")
             if values["codec"] not in get_args(Codec):
                 raise DataError(f"{path}: codec {values['codec']!r} is unknown to this version of deblurkit")
-            sequences = {
-                name: SequenceEntry(tuple(s["frames"]), _shape(s["shape"]), s["dtype"], tuple(s["checksums"]))
-                for name, s in values["sequences"].items()
-            }
+            sequences = {name: SequenceEntry.from_json(entry) for name, entry in values["sequences"].items()}
             fields = {name: values[name] for name in ("codec", "split", "role", "layout", "kind", "signature")}
             return cls(**fields, sequences=sequences)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); make the LMDB again") from None
 
 
-def _shape(values: Any) -> tuple[int, int, int]:
+def _shape(values: Any) -> Shape:
     height, width, channels = (int(value) for value in values)
     return height, width, channels
 
@@ -130,11 +146,17 @@ class LmdbStore(FrameStore):
         self.manifest: Manifest | None = None
         self.sequences: dict[str, tuple[str, ...]]
         self.meta_sizes: dict[str, tuple[int, int] | None] = {}
+        self._facts: dict[str, tuple[Shape, str]] = {}  # shape and dtype by key, as the manifest says
         if not (self.path / "data.mdb").is_file():
             raise DataError(f"{self.path}: is not an LMDB (it has no data.mdb)")
         if (self.path / MANIFEST).is_file():
             self.manifest = Manifest.load(self.path / MANIFEST)
             self.sequences = {name: s.frames for name, s in self.manifest.sequences.items()}
+            self._facts = {
+                frame_key(name, frame): (shape, s.dtype)
+                for name, s in self.manifest.sequences.items()
+                for frame, shape in zip(s.frames, s.shapes, strict=True)
+            }
         elif (self.path / META_INFO).is_file():
             self.meta_sizes = _read_meta_info(self.path / META_INFO)
             self.sequences = _by_sequence(self.meta_sizes)
@@ -188,35 +210,30 @@ class LmdbStore(FrameStore):
 
     def size(self, key: str) -> tuple[int, int]:
         """From the manifest, or from the PNG's own header."""
-        entry = self._entry(key)
-        if entry:
-            return entry.shape[:2]
+        if key in self._facts:
+            return self._facts[key][0][:2]
         with self.value(key) as data:
             header = png_header(data)
         return (header.height, header.width) if header else self.read(key).shape[:2]
 
     def read(self, key: str, window: Window | None = None) -> Pixels:
         """Copy a window out of a raw value; decode a PNG and cut the window out."""
-        entry = self._entry(key)
-        if self.codec == "png" or entry is None:
+        if self.codec == "png" or key not in self._facts:
             with self.value(key) as data:
                 encoded = bytes(data)
             return cut(decode_image(encoded, self.place(key)), window, self.place(key))
+        shape, type_name = self._facts[key]
         with self.value(key) as data:
-            dtype = np.dtype(entry.dtype).newbyteorder("<")
-            if len(data) != int(np.prod(entry.shape)) * dtype.itemsize:
-                raise DataError(f"{self.place(key)}: has {len(data)} bytes, not those of {entry.shape} {entry.dtype}")
-            pixels = np.frombuffer(data, dtype).reshape(entry.shape)
+            dtype = np.dtype(type_name).newbyteorder("<")
+            if len(data) != int(np.prod(shape)) * dtype.itemsize:
+                raise DataError(f"{self.place(key)}: has {len(data)} bytes, not those of {shape} {type_name}")
+            pixels = np.frombuffer(data, dtype).reshape(shape)
             # a copy of the window must be made before the transaction ends, also when it is the whole frame
             return cut(pixels, window, self.place(key)) if window else pixels.copy()
 
     def place(self, key: str) -> str:
         """The LMDB and the key."""
         return f"{self.path}: {key}"
-
-    def _entry(self, key: str) -> SequenceEntry | None:
-        """The manifest's entry for the key's sequence; None in BasicSR's form."""
-        return self.manifest.sequences.get(key.rpartition("/")[0]) if self.manifest else None
 
 
 def _read_meta_info(path: Path) -> dict[str, tuple[int, int] | None]:

@@ -1,8 +1,8 @@
 """Mixup: every sample of a batch is blended with another one, degraded and sharp frames alike.
 
-Restormer's form (`mixing_augs`; facts: TRAINING_ENGINE.md section 7 of the project's notes): one ratio a batch, drawn from
-Beta(b, b). Partners there are a random permutation. Here they are neighbours in the batch, whose order is random already:
-so the mixture is the same for any number of processes that each have an even number of samples.
+Restormer's form (`mixing_augs`; facts: TRAINING_ENGINE.md section 7 of the project's notes): one ratio a batch, drawn
+from Beta(b, b). Partners there are a random permutation. Here they are neighbours in the batch, whose order is random
+already: so the mixture is the same for any number of processes that each have an even number of samples.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def to_float(pixels: Tensor) -> Tensor:
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """Move a batch's tensors to the device, make floats of pixels there, and mix the samples where that is asked for."""
+    """Move a batch's tensors to the device, make floats of pixels there, and mix the samples if that is asked for."""
     moved: Sample = {}
     for name, value in batch.items():
         if isinstance(value, Tensor):

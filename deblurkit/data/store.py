@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from deblurkit.console import warn
-from deblurkit.data.layouts import ROLES, LayoutName, PairedLayout, Sequences, find_layout, scan
-from deblurkit.data.png import HEADER_BYTES, png_header
+from deblurkit.data.layouts import LAYOUTS, ROLES, Layout, LayoutName, Sequences, find_layout, locate, scan
+from deblurkit.data.picture_size import picture_size
 from deblurkit.errors import DataError
 from deblurkit.image_io import Pixels, read_image
 
@@ -61,15 +61,9 @@ class DiskStore(FrameStore):
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def size(self, key: str) -> tuple[int, int]:
-        """From a PNG's header; other formats are decoded, once."""
+        """See `picture_size`; looked up once."""
         if key not in self._sizes:
-            path = self._paths[key]
-            try:
-                with path.open("rb") as file:
-                    header = png_header(file.read(HEADER_BYTES))
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-            self._sizes[key] = (header.height, header.width) if header else read_image(path).shape[:2]
+            self._sizes[key] = picture_size(self._paths[key])
         return self._sizes[key]
 
     def read(self, key: str, window: Window | None = None) -> Pixels:
@@ -101,19 +95,20 @@ class PairedStores:
     """The degraded and the sharp frames of a split.
 
     Attributes:
+        lq, gt: the two sides; `gt` is None where there are no sharp frames.
         sequences: frame names by sequence, in order. description: for messages and logs.
         fingerprint: facts that tell whether two runs had the same data.
     """
 
     lq: FrameStore
-    gt: FrameStore
+    gt: FrameStore | None
     sequences: Mapping[str, Sequence[str]]
     description: str
     fingerprint: Mapping[str, Any]
 
 
 def frame_key(sequence: str, frame: str) -> str:
-    """The key of a frame; entries of a flat LMDB have no sequence."""
+    """The key of a frame; single pictures are frames of the sequence ""."""
     return f"{sequence}/{frame}" if sequence else frame
 
 
@@ -139,8 +134,8 @@ def open_stores(
     """Find a split and choose where it is read from.
 
     Args:
-        dataroot: the data set's folder, or the `.lmdb` folder beside it. split: folder in it.
-        layout: how the files lie. lq: folder of the degraded frames.
+        dataroot: the data set's folder, or the `.lmdb` folder beside it. split: one of its splits.
+        layout: how the files lie. lq: kind of the degraded frames.
         storage: "disk": files. "lmdb": the LMDBs must be there. "auto": the LMDBs where they match the files (names,
             sizes and times say), or where there are no files; else the files.
 
@@ -149,10 +144,11 @@ def open_stores(
     """
     root = Path(dataroot).expanduser()
     paths = {role: lmdb_path(lmdb_root(root), split, role) for role in ROLES}
+    paths = {role: paths[role] for role in _made_roles(paths["lq"], split)}
     missing = [str(path) for path in paths.values() if not (path / "data.mdb").is_file()]
     if storage == "disk" or (missing and storage == "auto"):
-        found = find_layout(root, layout)
-        return _on_disk(root, split, found, lq, scan(root, split, found, lq))
+        on_disk = find_layout(root, layout)
+        return _on_disk(root, split, on_disk, lq, scan(root, split, on_disk, lq))
     if missing:
         raise DataError(
             f"{' and '.join(missing)}: not there; make it with `deblurkit lmdb make {root} --split {split}`"
@@ -164,11 +160,11 @@ def open_stores(
     kind = stores["lq"].kind
     differs = f"holds the frames of {kind!r}, not {lq!r}" if kind not in (None, lq) else ""
     again = f"make it again with `deblurkit lmdb make {root} --split {split} --lq {lq} --force`"
-    if storage == "lmdb" or not (root / split).is_dir():
+    found = None if storage == "lmdb" else locate(root, split, layout)
+    if found is None:
         if differs:
             raise DataError(f"{paths['lq']}: {differs}; {again}")
         return _in_lmdb(stores, split)
-    found = find_layout(root, layout)
     sequences = scan(root, split, found, lq)
     if not differs and any(store.signature != signature(root, sequences, role) for role, store in stores.items()):
         differs = "does not match the files any more"
@@ -178,30 +174,35 @@ def open_stores(
     return _in_lmdb(stores, split)
 
 
-def _on_disk(root: Path, split: str, layout: PairedLayout, lq: str, sequences: Sequences) -> PairedStores:
+def _made_roles(lq: Path, split: str) -> tuple[str, ...]:
+    """The sides that a split's LMDBs should have, as far as the degraded one tells."""
+    from deblurkit.data.lmdb_store import LmdbStore
+
+    manifest = LmdbStore(lq).manifest if (lq / "data.mdb").is_file() else None
+    return LAYOUTS[manifest.layout].roles(split) if manifest and manifest.layout in LAYOUTS else ROLES
+
+
+def _on_disk(root: Path, split: str, layout: Layout, lq: str, sequences: Sequences) -> PairedStores:
+    roles = layout.roles(split)
     stores = {
         role: DiskStore({frame_key(name, p.name): p.path(role) for name, pairs in sequences.items() for p in pairs})
-        for role in ROLES
+        for role in roles
     }
-    fingerprint = {
-        "storage": "disk",
-        "lq": signature(root, sequences, "lq", times=False),
-        "gt": signature(root, sequences, "gt", times=False),
-    }
+    fingerprint = {"storage": "disk", **{role: signature(root, sequences, role, times=False) for role in roles}}
     names = {name: [p.name for p in pairs] for name, pairs in sequences.items()}
-    description = f"{root / split} ({layout.name}, {lq}, files)"
-    return PairedStores(stores["lq"], stores["gt"], names, description, fingerprint)
+    description = f"{root} ({layout.name}, {split}, {lq}, files)"
+    return PairedStores(stores["lq"], stores.get("gt"), names, description, fingerprint)
 
 
 def _in_lmdb(stores: Mapping[str, LmdbStore], split: str) -> PairedStores:
-    lq, gt = stores["lq"], stores["gt"]
-    if lq.sequences != gt.sequences:
+    lq, gt = stores["lq"], stores.get("gt")
+    if gt and lq.sequences != gt.sequences:
         keys = {role: set(store.keys()) for role, store in stores.items()}
         alone = sorted(keys["lq"] ^ keys["gt"])[:5]
         raise DataError(
             f"{lq.path} and {gt.path}: their frames differ, for example {', '.join(alone)}; make both again"
         )
-    fingerprint = {"storage": "lmdb", "lq": lq.fingerprint(), "gt": gt.fingerprint()}
+    fingerprint = {"storage": "lmdb", **{role: store.fingerprint() for role, store in stores.items()}}
     return PairedStores(lq, gt, lq.sequences, f"{lq.path.parent} ({split}, LMDB, {lq.codec})", fingerprint)
 
 

@@ -59,13 +59,20 @@ def save_network(
             save_file(_on_cpu(average or net), temporary, metadata={"deblurkit": json.dumps(facts)})
         else:
             averaged = {} if average is None else {"params_ema": _on_cpu(average)}
-            _torch_save({"params": _on_cpu(net), **averaged, **facts}, temporary)
+            save_tensors({"params": _on_cpu(net), **averaged, **facts}, temporary)
 
 
-def _torch_save(content: Mapping[str, Any], path: Path) -> None:
+def save_tensors(content: Mapping[str, Any], path: Path) -> None:
+    """`torch.save` to a path of `atomic_path`.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     try:
         torch.save(content, path)
     except RuntimeError as error:  # torch's own writer does not say why: a full disk, mostly
+        if str(error).startswith("DataLoader worker"):  # raised by a signal handler wherever the process happens to be
+            raise
         raise CheckpointError(f"{path.parent}: a checkpoint cannot be written there; is the disk full?") from error
 
 
@@ -197,16 +204,19 @@ def _first(keys: list[str]) -> str:
     return keys[0] + (", ..." if len(keys) > 1 else "")
 
 
-def load_network(path: str | Path, config: Mapping[str, Any] | None = None, strict: bool = True) -> Network:
+def load_network(
+    path: str | Path, config: Mapping[str, Any] | None = None, strict: bool = True, averaged: bool = True
+) -> Network:
     """A network with its weights, in evaluation mode on the CPU.
 
     Args:
         path: weights file. config: `{"type": ..., arguments}`; None: as the file says. strict: see `load_weights`.
+        averaged: see `read_checkpoint`.
 
     Raises:
         CheckpointError: see `read_checkpoint` and `load_weights`; or the file does not say which network it belongs to.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, averaged)
     config = config or checkpoint.network
     if config is None:
         raise CheckpointError(
@@ -238,7 +248,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
 def save_training_state(path: Path, iteration: int, content: Mapping[str, Any]) -> None:
     """Write what a run needs beside the weights to go on; plain values and tensors only."""
     with atomic_path(path) as temporary:
-        _torch_save({"schema": STATE_SCHEMA, "iter": iteration, **content}, temporary)
+        save_tensors({"schema": STATE_SCHEMA, "iter": iteration, **content}, temporary)
 
 
 def read_training_state(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from deblurkit.engine.restore import Restorer, to_pixels
 from deblurkit.errors import CheckpointError, DataError
 from deblurkit.files import write_json, write_text
 from deblurkit.image_io import Pixels, write_image
-from deblurkit.metrics import PROTOCOLS, Protocol
+from deblurkit.metrics import Protocol
 from deblurkit.network import Network
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class Evaluation:
 
     def summary(self) -> str:
         """One line for people."""
+        if not self.average:
+            return f"{len(self.scores)} frames restored; there are no sharp ones to compare them with"
         before = self.average_input
         parts = [
             f"{name} {value:.4f}" + (f" (input {before[name]:.4f})" if name in before else "")
@@ -165,13 +167,22 @@ def _evaluate_clip(
     pictures: dict[str, Pixels] | None,
     advance: Callable[[int], None],
 ) -> list[FrameScore]:
-    restorer = Restorer(net, device=str(place.device), time_padding=clip.time_padding or "replicate")
+    restorer = Restorer(
+        net,
+        device=str(place.device),
+        time_padding=clip.time_padding or "replicate",
+        clip_length=clip.source.length or 1,
+        clip_overlap=0,
+    )
+    # a clip whose ends are not restored has the context of its first frame: nothing is made up before it
+    start = 0 if clip.time_padding or not clip.scored else min(net.contract.past, clip.scored[0])
     inputs = _Remember(clip.source, clip.scored)
     scores: list[FrameScore] = []
-    for row, (position, tensor) in enumerate(restorer.restore_tensors(inputs, clip.scored)):
-        gt, degraded = clip.read_gt[row](), inputs.take(position)
-        restored = to_pixels(tensor, gt.dtype)
-        if restored.shape != gt.shape:
+    for row, (position, tensor) in enumerate(restorer.restore_tensors(inputs, clip.scored, start)):
+        degraded = inputs.take(position)
+        gt = clip.read_gt[row]() if clip.read_gt else None
+        restored = to_pixels(tensor, degraded.dtype if gt is None else gt.dtype)
+        if gt is not None and restored.shape != gt.shape:
             raise DataError(
                 f"{clip.sequence}/{clip.names[row]}: restored frame {restored.shape} and ground truth {gt.shape} "
                 "differ in size: does the network's scale fit the data?"
@@ -180,8 +191,8 @@ def _evaluate_clip(
             FrameScore(
                 clip.sequence,
                 clip.names[row],
-                {name: metric(restored, gt) for name, metric in metrics.items()},
-                {name: metric(degraded, gt) for name, metric in metrics.items()} if degraded.shape == gt.shape else {},
+                _figures(metrics, restored, gt),
+                _figures(metrics, degraded, gt) if gt is not None and degraded.shape == gt.shape else {},
             )
         )
         if save_to is not None:
@@ -190,6 +201,10 @@ def _evaluate_clip(
             pictures[clip.sequence] = _side_by_side(degraded, restored, gt)
         advance(1)
     return scores
+
+
+def _figures(metrics: Metrics, pixels: Pixels, gt: Pixels | None) -> dict[str, float]:
+    return {} if gt is None else {name: metric(pixels, gt) for name, metric in metrics.items()}
 
 
 class _Remember:
@@ -211,11 +226,11 @@ class _Remember:
         return self._kept.pop(position)
 
 
-def _side_by_side(degraded: Pixels, restored: Pixels, gt: Pixels) -> Pixels:
-    """Three frames in a row as uint8; a smaller input is enlarged by repeating pixels."""
-    factor = gt.shape[0] // degraded.shape[0]
+def _side_by_side(degraded: Pixels, restored: Pixels, gt: Pixels | None) -> Pixels:
+    """Three frames (two without a sharp one) in a row as uint8; a smaller input is enlarged by repeating pixels."""
+    factor = restored.shape[0] // degraded.shape[0]
     degraded = degraded.repeat(factor, 0).repeat(factor, 1) if factor > 1 else degraded
-    row = np.concatenate([degraded, restored, gt], axis=1)
+    row = np.concatenate([degraded, restored] if gt is None else [degraded, restored, gt], axis=1)
     return (row >> 8).astype(np.uint8) if row.dtype == np.uint16 else row
 
 
@@ -242,8 +257,8 @@ def run_test(options: Options, weights: str | None, place: Place) -> Path:
             f"(training writes {options.path.experiments_root}/{options.name}/models/net_g_latest.pth)"
         )
     config = options.network_g.mapping() if options.network_g else None
-    net = load_network(weights, config, strict=options.path.strict_load_g).to(place.device)
-    protocol = PROTOCOLS.get(options.val.protocol)
+    net = load_network(weights, config, strict=options.path.strict_load_g, averaged=options.path.param_key_g == "params_ema").to(place.device)
+    protocol = options.val.find_protocol()
     folder = Path(options.path.results_root) / options.name
     sets = {**options.sets("test"), **options.sets("val")} if not options.sets("test") else options.sets("test")
     results: dict[str, Evaluation] = {}
@@ -274,10 +289,10 @@ def _csv(results: Mapping[str, Evaluation]) -> str:
     """A row per frame; the protocol stands in every row, so that no figure can lose it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = list(next(iter(results.values())).average)
+    metrics = next((list(result.average) for result in results.values() if result.average), [])
     writer.writerow(["dataset", "sequence", "frame", "protocol", *metrics, *(f"input_{name}" for name in metrics)])
     for dataset, result in results.items():
         for score in result.scores:
-            figures = [score.restored[name] for name in metrics] + [score.input.get(name, "") for name in metrics]
+            figures = [scores.get(name, "") for scores in (score.restored, score.input) for name in metrics]
             writer.writerow([dataset, score.sequence, score.frame, result.protocol.name, *figures])
     return text.getvalue()

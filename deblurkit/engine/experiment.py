@@ -14,8 +14,6 @@ from deblurkit.errors import CheckpointError, DeblurkitError
 from deblurkit.files import write_text
 from deblurkit.options import Options
 
-RECORD_SCHEMA = "deblurkit-run/1"
-
 
 @dataclass(frozen=True)
 class ResumePoint:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from deblurkit.errors import DeviceError
+from deblurkit.console import fail
+from deblurkit.errors import DeviceError, TrainingError
 
 T = TypeVar("T")
+
+#: Exit codes of a run that saved its state and stopped: by hand, terminated, pre-empted by Slurm (to be queued again).
+STOP_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+
+
+class PeerLostError(TrainingError):
+    """Another process of this run died; that one says why."""
+
+    exit_code = 76  # tells the command that started the processes that this one was not the first to fail
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,36 @@ def inside_launcher() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """torchrun's variables for a task that Slurm's `srun` started, one task per process.
+
+    The meeting point is the first host of the job and port MASTER_PORT, 29500 without one.
+
+    Raises:
+        DeviceError: the environment is not that of a Slurm task.
+    """
+    needed = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_JOB_NODELIST")
+    missing = [name for name in needed if name not in environment]
+    if missing:
+        raise DeviceError(
+            f"--launcher slurm: {', '.join(missing)} not set; start it as `srun deblurkit train ... --launcher slurm` "
+            "(scripts/train_slurm.sbatch is an example)"
+        )
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": environment["SLURM_NTASKS"],
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "MASTER_ADDR": first_host(environment["SLURM_JOB_NODELIST"]),
+        "MASTER_PORT": environment.get("MASTER_PORT", "29500"),
+    }
+
+
+def first_host(nodes: str) -> str:
+    """The first host of a Slurm node list: "gpu03-ib" of "gpu[03-05,07]-ib,big1"."""
+    first = re.sub(r"\[([^],-]*)[^]]*\]", r"\1", nodes)  # of each bracket the first item
+    return first.split(",")[0].strip()
+
+
 def number_of_processes(num_gpu: int | str, gpus: int | None, procs: int | None, device: str) -> int:
     """How many processes a command should run as.
 
@@ -90,10 +133,10 @@ def number_of_processes(num_gpu: int | str, gpus: int | None, procs: int | None,
 def start_processes(count: int, arguments: Sequence[str], threads: int | None = None) -> int:
     """Run `deblurkit ARGUMENTS` in `count` processes under torch's elastic launcher.
 
-    When one process dies, the others are ended. Each sees torchrun's variables (RANK, WORLD_SIZE, MASTER_ADDR, ...).
+    When one process dies, the others are ended within seconds. Each sees torchrun's variables (RANK, WORLD_SIZE, ...).
 
     Returns:
-        the exit code for this command: 0, or that of the process that failed first.
+        the exit code for this command: 0, or that of the process that failed first (128 + N: signal N killed it).
     """
     from torch.distributed.elastic.multiprocessing import Std
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
@@ -114,14 +157,30 @@ def start_processes(count: int, arguments: Sequence[str], threads: int | None = 
         monitor_interval=0.1,
         logs_specs=DefaultLogsSpecs(redirects=Std.NONE),
     )
+    if hasattr(signal, "SIGUSR1"):  # the launcher passes the other signals on by itself
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            raise SignalException("asked to stop", signal.Signals(number))
+
+        signal.signal(signal.SIGUSR1, pass_on)
     try:
         elastic_launch(config, sys.executable)("-m", "deblurkit", *arguments)
     except ChildFailedError as error:
-        _, first = error.get_first_failure()
-        code = first.exitcode
-        return 128 - code if code < 0 else code
+        in_order = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
+        # the others notice only that the connection broke, or were ended for it
+        own = [item for item in in_order if item[1].exitcode not in (PeerLostError.exit_code, -signal.SIGTERM)]
+        rank, first = (own or in_order)[0]
+        if first.exitcode >= 0:
+            return int(first.exitcode)
+        number = signal.Signals(-first.exitcode)
+        reason = "; the kernel does that to a process when memory runs out" if number == signal.SIGKILL else ""
+        fail(
+            f"process {rank} of {count} (pid {first.pid}) was killed by {number.name}{reason}. All processes were "
+            "ended; the same command goes on from the last checkpoint"
+        )
+        return 128 + int(number)
     except SignalException as error:
-        return 128 + int(error.sigval)
+        return STOP_CODES.get(error.sigval.name, 128 + int(error.sigval))
     return 0
 
 
@@ -131,6 +190,10 @@ def process_group(device: str = "auto") -> Iterator[Place]:
 
     Args:
         device: "auto": one GPU per process where there are GPUs; else as `resolve_device` reads it.
+
+    Raises:
+        TrainingError: the processes cannot meet, for one because their port is in use.
+        PeerLostError: another process of the group died meanwhile.
     """
     if not inside_launcher():
         yield Place(resolve_device(device))
@@ -142,9 +205,24 @@ def process_group(device: str = "auto") -> Iterator[Place]:
     own = resolve_device(device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.type == "cuda" else "gloo", rank=rank, world_size=world_size)
+    backend = "nccl" if own.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, rank=rank, world_size=world_size)
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"process {rank} of {world_size} cannot meet the others at MASTER_ADDR:MASTER_PORT = "
+            f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {reason}. If another program uses that "
+            "port, set MASTER_PORT to a free one, the same for all processes"
+        ) from error
     try:
         yield Place(own, rank, world_size)
+    except RuntimeError as error:
+        # gloo has no error class of its own
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        message = f"process {rank} of {world_size} lost touch with another process, which has ended early"
+        raise PeerLostError(message) from error
     finally:
         dist.destroy_process_group()
 

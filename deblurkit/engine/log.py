@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 from deblurkit.console import say
 from deblurkit.engine.launch import Place
+from deblurkit.errors import DeblurkitError
 
 
 class _ConsoleHandler(logging.Handler):
@@ -16,6 +18,14 @@ class _ConsoleHandler(logging.Handler):
         say(self.format(record))
 
 
+class _FileHandler(logging.FileHandler):
+    """One that does not hide a full disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        error = sys.exc_info()[1]
+        raise DeblurkitError(f"{self.baseFilename}: cannot be written: {error}") from error
+
+
 def open_log(path: Path, place: Place) -> logging.Logger:
     """A logger that writes to `path` (appending) and to the console; silent but for warnings on other ranks than 0."""
     log = logging.getLogger(f"deblurkit.run.{path.resolve()}")
@@ -23,7 +33,7 @@ def open_log(path: Path, place: Place) -> logging.Logger:
     close_log(log)
     handlers: list[logging.Handler] = [_ConsoleHandler()]
     if place.is_main:
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = _FileHandler(path, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         handlers.append(file)
     for handler in handlers:

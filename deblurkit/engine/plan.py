@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 import typer
+from torch import Tensor, nn
 
-from deblurkit.build import build_dataset, build_network
+from deblurkit.build import build_dataset, build_discriminator, build_network
 from deblurkit.console import warn
 from deblurkit.data.batch_plan import plan_batches
-from deblurkit.engine.launch import Place, resolve_device
+from deblurkit.engine.launch import Place, number_of_processes, resolve_device
 from deblurkit.errors import DataError
+from deblurkit.models.base import Model
 from deblurkit.network import count_macs
-from deblurkit.options import Options
+from deblurkit.options import DatasetOptions, Options
 from deblurkit.registry import MODEL_REGISTRY
 
 
@@ -21,12 +24,19 @@ def print_plan(options: Options, processes: int) -> None:
     net = build_network(options.network_g.mapping())
     size = max(entry.gt_sizes, default=entry.gt_size or 256)
     macs = count_macs(net, size // options.scale, size // options.scale)
-    model = MODEL_REGISTRY.get(options.model_type)(options, {"g": net}, Place(resolve_device("cpu")))
+    networks: dict[str, nn.Module] = {"g": net}
+    if options.network_d is not None:
+        networks["d"] = build_discriminator(options.network_d.mapping())
+    model = MODEL_REGISTRY.get(options.model_type)(options, networks, Place(resolve_device("cpu")))
     typer.echo(f"{options.name}: {options.model_type}, {processes} process(es)")
     typer.echo(
         f"network    {type(net).__name__}, {net.num_parameters:,} parameters, "
         f"{macs / 1e9:.2f} GMACs for a frame of {size}x{size}"
     )
+    if options.network_d is not None:
+        judge = networks["d"]
+        typer.echo(f"network_d  {type(judge).__name__}, {sum(p.numel() for p in judge.parameters()):,} parameters")
+    typer.echo(f"memory     {_memory(model, entry, options.scale)}")
     for name, loss in train.losses.items():
         typer.echo(f"loss       {name}: {loss.weight:g} x {loss.type} on {loss.output!r}")
     typer.echo(f"optimiser  {train.optim_g.type} {train.optim_g.arguments}")
@@ -45,8 +55,50 @@ def print_plan(options: Options, processes: int) -> None:
         if name == "train":
             plan = plan_batches(entry, samples, processes, train.accumulate)
             iterations = total * plan.stages[0].iterations_per_epoch if train.unit == "epoch" else total
-            epochs = plan.samples_before(iterations) / plan.visits
-            typer.echo(f"           {plan}, {iterations:,} in all ({epochs:.1f} epochs)")
+            typer.echo(f"           {plan}, {iterations:,} in all ({plan.epochs_before(iterations):.1f} epochs)")
+
+
+def planned_processes(num_gpu: int | str, gpus: int | None, procs: int | None) -> int:
+    """How many processes a training is meant to have, wherever the plan is made; "auto": those of this machine."""
+    if gpus is None and procs is None and num_gpu == "auto":
+        return number_of_processes("auto", None, None, "auto")
+    wanted = procs if procs is not None else gpus if gpus is not None else int(num_gpu)
+    return max(wanted, 1)
+
+
+def _memory(model: Model, entry: DatasetOptions, scale: int) -> str:
+    """An estimate for one process in fp32: weights with what the optimisers keep, and the activations of a batch.
+
+    Activations are what one training pass over small frames keeps for its backward pass, times the number of pixels.
+    """
+    parameters = [p for net in model.networks.values() for p in net.parameters()]
+    # weight and gradient, two moments (as Adam has them), and the average
+    copies = 4 + bool(model.averages)
+    weights = copies * sum(p.numel() * p.element_size() for p in parameters)
+    net = model.net
+    stages = list(zip(entry.mini_batch_sizes, entry.gt_sizes, strict=True))
+    stages = stages or [(entry.batch_size_per_gpu, entry.gt_size or 256)]
+    height, width = net.contract.padded_size(64, 64)
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    own = {p.untyped_storage().data_ptr() for p in parameters}
+    frames = net.example_input(height, width)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = net.run(frames)
+    length = frames.shape[1] if net.contract.kind in ("clip", "stream") else 1
+    wanted = int((entry.model_extra or {}).get("num_frame", length)) if length > 1 else 1
+    del outputs
+    per_pixel = sum(size for address, size in kept.items() if address not in own) / (height * width) / length * wanted
+    activations = max(batch * (size // scale) ** 2 * per_pixel for batch, size in stages)
+    return (
+        f"about {(weights + activations) / 2**30:.1f} GiB a process in fp32: {weights / 2**30:.1f} for weights, "
+        f"gradients and optimiser, {activations / 2**30:.1f} for activations (without checkpointing)"
+    )
 
 
 def _changes(schedule: object, total: int) -> list[int]:

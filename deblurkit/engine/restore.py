@@ -70,13 +70,14 @@ class Restorer:
         self._runner = Runner(self.net, device, autocast_dtype(net, precision, device), tile, whole)
 
     def restore_tensors(
-        self, frames: Iterable[Pixels], targets: Collection[int] | None = None
+        self, frames: Iterable[Pixels], targets: Collection[int] | None = None, start: int = 0
     ) -> Iterator[tuple[int, Tensor]]:
         """Restore frames, each read once and kept only as long as the network looks at it.
 
         Args:
             frames: `(H, W, 3)` RGB, uint8 or uint16; one size, but for networks of kind "image".
             targets: positions of the frames to restore; None: all of them. Frames that no target needs are passed over.
+            start: a network of kind "stream" begins with this frame; those before it are context only.
 
         Yields:
             position and restored frame in order, float32 `(C, h, w)` on the CPU, RGB in about [0, 1] (neither clamped
@@ -87,10 +88,13 @@ class Restorer:
             DeviceError: the device has not enough memory.
         """
         feed = Feed(frames, one_size=self.net.contract.kind != "image")
-        ways = {"image": self._windows, "window": self._windows, "stream": self._stream, "clip": self._segments}
+        ways = {"image": self._windows, "window": self._windows, "clip": self._segments}
         wanted = None if targets is None else sorted(set(targets))
         if wanted != []:
-            yield from ways[self.net.contract.kind](feed, wanted)
+            if self.net.contract.kind == "stream":
+                yield from self._stream(feed, wanted, start)
+            else:
+                yield from ways[self.net.contract.kind](feed, wanted)
             if wanted is not None and wanted[-1] >= feed.count:
                 raise DataError(f"frame {wanted[-1]} is to be restored, but there are only {feed.count}")
 
@@ -160,7 +164,7 @@ class Restorer:
             positions = window_indices(center, past, future, feed.count, self._time_padding)
             yield center, self._runner.restore(feed, positions, self._runner.run)
 
-    def _stream(self, feed: Feed, wanted: list[int] | None) -> Iterator[tuple[int, Tensor]]:
+    def _stream(self, feed: Feed, wanted: list[int] | None, start: int) -> Iterator[tuple[int, Tensor]]:
         past, future = self.net.contract.context
         reach = past + future
         states: dict[int | None, State] = {}  # by tile
@@ -169,7 +173,7 @@ class Restorer:
             restored, states[tile] = self._runner.step(x, states.get(tile), on_host=tile is not None)
             return restored
 
-        for now in itertools.count() if wanted is None else range(wanted[-1] + 1):
+        for now in itertools.count(start) if wanted is None else range(start, wanted[-1] + 1):
             feed.forget_before(now - reach)
             feed.read_to(now + reach)
             if now >= feed.count:

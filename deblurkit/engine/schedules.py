@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from deblurkit.compat.schedules import WarmupDriftLR
 from deblurkit.errors import RegistryError, did_you_mean
 
 
@@ -133,16 +134,65 @@ class LinearLR:
         return initial * max(0.0, 1 - done / self.total)
 
 
+class VibrateLR:
+    """Triangles from zero to an envelope and back, 80 of them in all (NAFNet).
+
+    The envelope falls straight from the initial rate to zero over the first 3/8 of `total_iter`, is a fifth of the
+    initial rate until 5/8, then a tenth. The very first rise begins at a tenth of the initial rate.
+
+    Args:
+        total_iter: units until the end; at least 160, so that a triangle has a rise and a fall.
+    """
+
+    def __init__(self, total_iter: int) -> None:
+        if total_iter < 160:
+            raise RegistryError(f"VibrateLR: total_iter must be at least 160, not {total_iter}")
+        self.total, self.period = total_iter, total_iter // 80
+
+    def rate(self, initial: float, done: int) -> float:
+        """The rate at `done`."""
+        rise = self.period // 2
+        height = done % self.period / rise
+        if height >= 1:  # the fall; of an odd period it ends a little above zero
+            height = 2 - height
+        share = done / self.total
+        envelope = 1 - share * 8 / 3 if share < 3 / 8 else 0.2 if share < 5 / 8 else 0.1
+        least = 0.1 if done < rise else 0.0
+        return initial * max(height * envelope, least)
+
+
+class FlatLinearLR:
+    """The initial rate for a while, then straight down (DeblurGAN, DeblurGAN-v2).
+
+    Args:
+        flat: units at the initial rate. decay: units from there to `eta_min`, at which the rate then stays.
+        eta_min: the last rate.
+    """
+
+    def __init__(self, flat: int, decay: int, eta_min: float = 0.0) -> None:
+        if flat < 0 or decay < 1:
+            raise RegistryError(f"FlatLinearLR: flat {flat} must be at least 0 and decay {decay} at least 1")
+        self.flat, self.decay, self.eta_min = flat, decay, eta_min
+
+    def rate(self, initial: float, done: int) -> float:
+        """`eta_min` from `flat + decay` on."""
+        share = min(max(done - self.flat, 0) / self.decay, 1.0)
+        return initial + (self.eta_min - initial) * share
+
+
 SCHEDULES: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in (
         ConstantLR,
         CosineAnnealingRestartCyclicLR,
         CosineAnnealingRestartLR,
+        FlatLinearLR,
         LinearLR,
         MultiStepLR,
         MultiStepRestartLR,
         TrueCosineAnnealingLR,
+        VibrateLR,
+        WarmupDriftLR,
     )
 }
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
-from deblurkit.engine.launch import Place, largest
-
-#: Exit codes: interrupted by hand, terminated, pre-empted by Slurm (the job should be queued again).
-_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
+from deblurkit.engine.launch import STOP_CODES, Place, largest
 
 _AGREE_EVERY = 10
 
@@ -21,7 +18,7 @@ class StopRequest:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        for name in _CODES:
+        for name in STOP_CODES:
             if hasattr(signal, name):  # Windows has no SIGUSR1
                 number = getattr(signal, name)
                 self._before[number] = signal.signal(number, self._ask)
@@ -36,7 +33,7 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.code and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.code = _CODES[signal.Signals(number).name]
+        self.code = STOP_CODES[signal.Signals(number).name]
 
     def agreed(self, place: Place, iteration: int) -> int:
         """The exit code if any process was asked to stop, else 0; all processes answer alike.

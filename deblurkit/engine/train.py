@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from deblurkit.build import build, build_dataset, build_discriminator, build_network
@@ -17,19 +16,19 @@ from deblurkit.data.loader import build_loader
 from deblurkit.data.prefetcher import prefetch
 from deblurkit.engine.checkpoint import load_weights, read_checkpoint
 from deblurkit.engine.evaluate import Evaluation, evaluate
-from deblurkit.engine.experiment import RECORD_SCHEMA, ResumePoint, find_resume_point, prepare_folder
+from deblurkit.engine.experiment import ResumePoint, find_resume_point, prepare_folder
 from deblurkit.engine.launch import Place, broadcast_buffers, gather_objects
 from deblurkit.engine.log import close_log, open_log
-from deblurkit.engine.reproducibility import allow_tf32, environment, restore_random_states, seed_everything
+from deblurkit.engine.record import Stopwatch, device_name, write_record
+from deblurkit.engine.reproducibility import allow_tf32, restore_random_states, seed_everything
 from deblurkit.engine.stop import StopRequest
-from deblurkit.files import write_json
+from deblurkit.errors import DataError
 from deblurkit.hooks.base import Hook
 from deblurkit.hooks.checkpoint_hook import CheckpointHook
 from deblurkit.hooks.log_hook import LogHook
 from deblurkit.hooks.non_finite_hook import NonFiniteHook
 from deblurkit.hooks.tensorboard_hook import TensorBoardHook
 from deblurkit.hooks.validation_hook import ValidationHook
-from deblurkit.metrics import PROTOCOLS
 from deblurkit.models.base import Model
 from deblurkit.options import Options
 from deblurkit.registry import HOOK_REGISTRY, MODEL_REGISTRY
@@ -40,24 +39,25 @@ class Training:
 
     Args:
         options: checked for phase "train". place: this process among those that train together. resume: see
-            `find_resume_point`.
+            `find_resume_point`; None: `path.resume`.
 
     Attributes:
         iteration: steps done. epoch: the current pass over the data, from 1.
         current_batch: what the last step was given. finished: set by a hook to end training after this step.
-        data_wait: seconds that this process has waited for batches so far.
+        data_wait: seconds that this process has waited for batches so far. validation_seconds: that validation took.
+        seconds: of training in all sessions so far. devices: names of all processes' devices.
         folder: `experiments/NAME`. log: writes to `train.log` and the console.
 
     Raises:
         DeblurkitError: data, weights or options that do not fit; nothing is written then.
     """
 
-    def __init__(self, options: Options, place: Place, resume: str = "auto") -> None:
+    def __init__(self, options: Options, place: Place, resume: str | None = None) -> None:
         self.options, self.place = options, place
         self.folder = Path(options.path.experiments_root) / options.name
         train = options.training()
         seed_everything(options.manual_seed + place.rank)
-        point = find_resume_point(self.folder, resume)
+        point = find_resume_point(self.folder, resume or options.path.resume)
 
         allow_tf32(train.tf32)
         networks = self._make_networks(point)
@@ -69,20 +69,26 @@ class Training:
             name: build_dataset(val.mapping(), options.manual_seed) for name, val in options.sets("val").items()
         }
         self.plan = plan_batches(entry, len(self.dataset), place.world_size, train.accumulate)
+        if self.plan.largest_crop:
+            self.dataset.check_crop(self.plan.largest_crop)
         self.unit_length = self.plan.stages[0].iterations_per_epoch if train.unit == "epoch" else 1
         self.total_iterations = (train.total_epoch or train.total_iter or 0) * self.unit_length
         self.iteration = point.iteration if point else 0
-        self.protocol = PROTOCOLS.get(options.val.protocol)
+        self.protocol = options.val.find_protocol()
         self.hooks = self._make_hooks()
         if point:
             self._load_state(point)
         self.batches: Any = None
+        self._entered_epoch = 0
         self.current_batch: Mapping[str, Any] = {}
         self.finished = False
+        self.validation_seconds = 0.0
+        self.earlier_seconds = float(point.state.get("seconds", 0.0)) if point else 0.0
+        self.watch = Stopwatch(self)
 
         if place.is_main:
             prepare_folder(self.folder, options, point)
-        gather_objects(place, None)  # nobody goes on before the folder is there
+        self.devices = gather_objects(place, device_name(place.device))  # nobody goes on before the folder is there
         self.log = open_log(self.folder / "train.log", place)
 
     def _make_networks(self, point: ResumePoint | None) -> dict[str, nn.Module]:
@@ -93,15 +99,15 @@ class Training:
         if options.network_d is not None:
             networks["d"] = build_discriminator(options.network_d.mapping())
         start = {
-            "g": (path.pretrain_network_g, path.strict_load_g),
-            "d": (path.pretrain_network_d, path.strict_load_d),
+            "g": (path.pretrain_network_g, path.strict_load_g, path.param_key_g),
+            "d": (path.pretrain_network_d, path.strict_load_d, path.param_key_d),
         }
         for role, network in networks.items():
-            weights, strict = start[role]
+            weights, strict, param_key = start[role]
             if point and role in point.weights:
                 load_weights(network, point.weights[role])
             elif weights:
-                load_weights(network, read_checkpoint(weights), strict)
+                load_weights(network, read_checkpoint(weights, averaged=param_key == "params_ema"), strict)
         return networks
 
     def _make_hooks(self) -> list[Hook]:
@@ -146,6 +152,11 @@ class Training:
         """Seconds waited for batches."""
         return float(self.batches.wait_seconds) if self.batches is not None else 0.0
 
+    @property
+    def seconds(self) -> float:
+        """Wall time of all sessions; of one that was killed, up to its last checkpoint."""
+        return self.earlier_seconds + self.watch.seconds
+
     def due(self, every: int | None) -> bool:
         """True when a frequency, counted in the schedule's unit, falls on the last step."""
         return every is not None and self.iteration % (every * self.unit_length) == 0
@@ -155,33 +166,38 @@ class Training:
 
         Returns:
             the exit code: 0, or 130, 143, 75 after SIGINT, SIGTERM, SIGUSR1 (the state is saved then).
+
+        Raises:
+            DataError: a worker process of the loader was killed.
         """
-        started, first = time.time(), self.iteration
         self._announce()
+        write_record(self, self.watch, finished=False)  # for a run that is killed
         self.batches = self._batches()
         try:
             with StopRequest() as stop:
                 for hook in self.hooks:
                     hook.before_train(self)
                 for batch in self.batches:
-                    self.current_batch = batch
-                    self.model.start_iteration(self.iteration + 1, self.iteration // self.unit_length)
-                    losses = self.model.train_step(batch)
-                    self.model.finish_iteration()
-                    self.iteration += 1
-                    for hook in self.hooks:
-                        hook.after_iter(self, losses)
+                    self._iterate(batch)
                     if self.finished or stop.agreed(self.place, self.iteration):
                         break
                 for hook in self.hooks:
                     hook.after_train(self)
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise DataError(
+                f"{self.options.name}: a worker process that loads data was killed after iter {self.iteration:,}; the "
+                "kernel does that when memory runs out. Lower num_worker_per_gpu or give the machine more memory (in a "
+                f"container also /dev/shm); --resume auto goes on from the last checkpoint. Torch says: {error}"
+            ) from error
         finally:
             self.batches.close()
             for hook in self.hooks:
                 hook.close()
         self.finished |= self.iteration >= self.total_iterations
         code = 0 if self.finished else stop.code
-        self._write_record(started, first, finished=code == 0)
+        write_record(self, self.watch, finished=code == 0)
         if code:
             self.log.info(f"stopped at iter {self.iteration:,}; all is saved, the same command goes on from here")
         else:
@@ -189,14 +205,38 @@ class Training:
         close_log(self.log)
         return code
 
+    def _iterate(self, batch: Mapping[str, Any]) -> None:
+        """One step, and the hooks' moments around it."""
+        epoch = self.plan.at(self.iteration).epoch + 1
+        if epoch != self._entered_epoch:
+            self._entered_epoch = epoch
+            for hook in self.hooks:
+                hook.before_epoch(self, epoch)
+        self.current_batch = batch
+        for hook in self.hooks:
+            hook.before_iter(self, batch)
+        self.model.start_iteration(self.iteration + 1, self.iteration // self.unit_length)
+        losses = self.model.train_step(batch)
+        self.model.finish_iteration()
+        self.iteration += 1
+        if self.plan.at(self.iteration).epoch + 1 != epoch:
+            for hook in self.hooks:
+                hook.after_epoch(self, epoch)
+        for hook in self.hooks:
+            hook.after_iter(self, losses)
+
     def validate(self) -> None:
         """Evaluate on every validation set and tell the hooks."""
+        started = time.perf_counter()
+        for hook in self.hooks:
+            hook.before_val(self)
         broadcast_buffers(self.place, self.model.best_net)
         results: dict[str, Evaluation] = {}
         for name, dataset in self.val_sets.items():
             results[name] = evaluate(
                 self.model.best_net, dataset, self.protocol, self.place, f"validating {name}", examples=2
             )
+        self.validation_seconds += time.perf_counter() - started
         for hook in self.hooks:
             hook.after_val(self, results)
 
@@ -226,40 +266,8 @@ class Training:
             + (f"; going on after iter {self.iteration:,}" if self.iteration else "")
         )
 
-    def _write_record(self, started: float, first: int, finished: bool) -> None:
-        """`run.json`: what ran, on what, with which data."""
-        if not self.place.is_main:
-            return
-        seconds = time.time() - started
-        steps = self.iteration - first
-        record = {
-            "schema": RECORD_SCHEMA,
-            "name": self.options.name,
-            "finished": finished,
-            "iterations": self.iteration,
-            "epochs": self.plan.samples_before(self.iteration) / self.plan.visits,
-            "samples_seen": self.plan.samples_before(self.iteration),
-            "seed": self.options.manual_seed,
-            "network": self.model.net.config,
-            "parameters": self.model.net.num_parameters,
-            "processes": self.place.world_size,
-            "data": {"train": self.dataset.fingerprint(), **{k: v.fingerprint() for k, v in self.val_sets.items()}},
-            "environment": environment(self.place.device),
-            "this_session": {
-                "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-                "seconds": round(seconds, 1),
-                "first_iteration": first,
-                "iterations_per_second": round(steps / seconds, 3) if seconds else None,
-                "data_wait_share": round(self.data_wait / seconds, 4) if seconds else None,
-            },
-            "options": self.options.model_dump(by_alias=True, mode="json"),
-        }
-        if self.place.device.type == "cuda":
-            record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.place.device)
-        write_json(self.folder / "run.json", record)
 
-
-def train(options: Options, place: Place, resume: str = "auto") -> int:
+def train(options: Options, place: Place, resume: str | None = None) -> int:
     """Train as the options say; see `Training`. Returns the exit code."""
     run = Training(options, place, resume)
     if run.iteration >= run.total_iterations:

@@ -22,8 +22,23 @@ class Hook:
     def before_train(self, run: Training) -> None:
         """Everything is built; the first step comes next."""
 
+    def before_epoch(self, run: Training, epoch: int) -> None:
+        """The first step of a pass over the data comes next, or the first one of a run that goes on within it.
+
+        `epoch` counts from 1.
+        """
+
+    def before_iter(self, run: Training, batch: Mapping[str, Any]) -> None:
+        """Step `run.iteration + 1` comes next, on this batch (on the device)."""
+
+    def after_epoch(self, run: Training, epoch: int) -> None:
+        """The last step of a pass is done; its `after_iter` comes next, so a checkpoint holds what is done here."""
+
     def after_iter(self, run: Training, losses: Mapping[str, Tensor]) -> None:
         """Step `run.iteration` is done; `losses` are scalars on the device (fetching one waits for the device)."""
+
+    def before_val(self, run: Training) -> None:
+        """A validation comes next."""
 
     def after_val(self, run: Training, results: Mapping[str, Evaluation]) -> None:
         """A validation is done; `results` by data set."""

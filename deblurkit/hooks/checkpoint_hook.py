@@ -60,7 +60,13 @@ class CheckpointHook(Hook):
         models, states, roles = run.folder / "models", run.folder / "training_states", list(run.model.networks)
         for role in roles:
             self._save_weights(run, role, run.iteration)
-        content = {"roles": roles, "model": run.model.state(), "random": random, "hooks": run.hook_states()}
+        content = {
+            "roles": roles,
+            "model": run.model.state(),
+            "random": random,
+            "hooks": run.hook_states(),
+            "seconds": run.seconds,
+        }
         save_training_state(states / f"{run.iteration}.state", run.iteration, content)
         for role in roles:
             _link(weights_file(models, role, run.iteration), weights_file(models, role, "latest"))

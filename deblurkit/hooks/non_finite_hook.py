@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from deblurkit.engine.checkpoint import save_tensors
 from deblurkit.errors import TrainingError
 from deblurkit.files import atomic_path
 from deblurkit.hooks.base import Hook
@@ -69,7 +70,7 @@ class NonFiniteHook(Hook):
         kept = run.folder / "non_finite" / f"rank{run.place.rank}_iter{iteration}.pth"
         if self.in_a_row == 1:
             with atomic_path(kept) as path:
-                torch.save({k: v.cpu() if isinstance(v, Tensor) else v for k, v in batch.items()}, path)
+                save_tensors({k: v.cpu() if isinstance(v, Tensor) else v for k, v in batch.items()}, path)
             if run.place.is_main:
                 run.log.warning(
                     f"iter {iteration:,}: the gradient was not finite, the step was left out; batch: {kept}"

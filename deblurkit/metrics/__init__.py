@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from deblurkit.errors import RegistryError, did_you_mean
@@ -82,3 +82,26 @@ PROTOCOLS = Protocols(
         averaging="mean over all scored frames; the mean of each sequence is reported beside it",
     ),
 )
+
+
+def own_protocol(metrics: Mapping[str, Mapping[str, Any]]) -> Protocol:
+    """A protocol that an options file describes. Its name says what is measured, so equal names are comparable.
+
+    Args:
+        metrics: figure name to `{"type": registered metric, **arguments}`.
+    """
+
+    def text(name: str, mapping: Mapping[str, Any]) -> str:
+        arguments = ",".join(f"{key}={value}" for key, value in sorted(mapping.items()) if key != "type")
+        return f"{name}={mapping['type']}({arguments})"
+
+    borders = {int(mapping.get("crop_border", 0)) for mapping in metrics.values()}
+    colours = {"Y" if mapping.get("test_y_channel") else "RGB" for mapping in metrics.values()}
+    return replace(
+        PROTOCOLS.get("basicsr-rgb/1"),
+        name="own:" + ";".join(text(*item) for item in sorted(metrics.items())),
+        description="Described by the options file; whole frames but for the border, mean over all scored frames.",
+        metrics=metrics,
+        border=max(borders),
+        colour=" and ".join(sorted(colours)),
+    )

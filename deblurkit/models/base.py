@@ -171,11 +171,12 @@ class Model(ABC):
         groups = []
         for entry in self.train_options.param_groups:
             own = {n: p for n, p in remaining.items() if any(fnmatch.fnmatchcase(n, m) for m in entry.match)}
-            if not own:
+            if not own and not entry.optional:
                 raise OptionsError(f"train.param_groups: no parameter of {type(net).__name__} matches {entry.match}")
             remaining = {n: p for n, p in remaining.items() if n not in own}
             groups.append({"params": list(own.values()), "lr_mul": entry.lr_mul, "frozen_until": entry.frozen_until})
-        return [{"params": list(remaining.values()), "lr_mul": 1.0, "frozen_until": 0}, *groups]
+        groups.insert(0, {"params": list(remaining.values()), "lr_mul": 1.0, "frozen_until": 0})
+        return [group for group in groups if group["params"]]
 
     def _prepare(self, net: nn.Module) -> nn.Module:
         if self.train_options.sync_bn and self.place.world_size > 1:

@@ -32,9 +32,9 @@ class RestorationModel(Model):
         self.add_stepper("optim_g", train.optim_g, self.net)
         self.losses = {name: (build_loss(loss.mapping()).to(place.device), loss) for name, loss in train.losses.items()}
         entry = options.datasets.get("train")
-        for size in (entry.gt_sizes or [entry.gt_size]) if entry else []:
-            if size is not None:  # all stages of a schedule now, not when they begin
-                self._check_crop(size // self.net.contract.scale, size // self.net.contract.scale)
+        sizes = [entry.gt_size, *entry.gt_sizes] if entry else []
+        for size in filter(None, sizes):  # all stages of a schedule now, not when they begin
+            self._check_crop(size // self.net.contract.scale, size // self.net.contract.scale)
         for name, (loss, looks_at) in self.losses.items():
             self._check_output(f"train.losses.{name}.output", looks_at.output)
             if not isinstance(loss, Loss):

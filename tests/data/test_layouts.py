@@ -89,8 +89,8 @@ def second_ending(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (remove_frame, "seq000: 1 of 5 frames in blur have no partner in sharp: 00000002;"),
-        (rename_frame, "seq001: 1 of 7 frames in blur have no partner in sharp: 00000002;"),
+        (remove_frame, "seq000/blur: 1 of 5 frames have no partner in "),
+        (rename_frame, "seq001/sharp: 00000002; a blurred and a sharp"),
         (remove_kind, "seq001: has no folder 'blur' (found: input, sharp)"),
         (empty_kind, "seq001/blur: holds no picture (found nothing)"),
         (second_ending, "00000002.jpg and 00000002.png have the same frame name"),

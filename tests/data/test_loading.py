@@ -18,6 +18,7 @@ import torch
 
 from deblurkit.build import build_dataset
 from deblurkit.data.base import EvaluationClip, FrameDataset, Sample
+from deblurkit.data.batch_plan import BatchPlan
 from deblurkit.data.lmdb_make import make_lmdb
 from deblurkit.data.loader import build_loader
 from deblurkit.data.prefetcher import prefetch, to_float
@@ -52,12 +53,16 @@ def options(root: Path, **changes: Any) -> DatasetOptions:
 class TestSampler:
     """Orders and batches."""
 
-    def requests(self, **arguments: Any) -> list[list[SampleRequest]]:
-        return list(RequestSampler(**{"dataset_length": 10, "batch_size": 4, "total_iter": 9, **arguments}))
+    def plan(self, samples: int = 10, batch: int = 4, crop: Any = None, **arguments: int) -> BatchPlan:
+        return BatchPlan(samples, [(0, batch, crop)], **arguments)
+
+    def requests(self, plan: BatchPlan | None = None, total: int = 9, **arguments: Any) -> list[list[SampleRequest]]:
+        return list(RequestSampler(plan or self.plan(), total_iter=total, **arguments))
 
     def test_an_epoch_visits_every_sample_ratio_times(self):
-        batches = self.requests(dataset_length=10, batch_size=6, enlarge_ratio=3, total_iter=10)
-        assert RequestSampler(10, 6, enlarge_ratio=3).iterations_per_epoch == 5
+        plan = self.plan(batch=6, enlarge_ratio=3)
+        batches = self.requests(plan, 10)
+        assert plan.stages[0].iterations_per_epoch == 5
         for epoch in (0, 1):
             requests = [r for batch in batches[5 * epoch : 5 * epoch + 5] for r in batch]
             assert {r.epoch for r in requests} == {epoch}
@@ -68,25 +73,26 @@ class TestSampler:
         assert orders[0] != sorted(orders[0])
 
     def test_what_does_not_fill_a_batch_is_left_out(self):
-        sampler = RequestSampler(10, 4, total_iter=9)
-        assert sampler.iterations_per_epoch == 2
-        assert [sampler.epoch_of(i) for i in range(5)] == [0, 0, 1, 1, 2]
+        sampler = RequestSampler(self.plan(), total_iter=9)
+        assert [sampler.plan.at(i)[1:] for i in range(5)] == [(0, 0), (0, 4), (1, 0), (1, 4), (2, 0)]
         assert [batch[0].epoch for batch in sampler] == [0, 0, 1, 1, 2, 2, 3, 3, 4]
         assert len(sampler) == 9
 
     @pytest.mark.parametrize("first", [1, 2, 5, 8])
     def test_it_starts_anywhere(self, first):
-        assert self.requests(first_iter=first, crop_size=8) == self.requests(crop_size=8)[first:]
+        plan = self.plan(crop=8)
+        assert self.requests(plan, first_iter=first) == self.requests(plan)[first:]
 
     @pytest.mark.parametrize("processes", [2, 4])
     def test_processes_share_the_global_batch(self, processes):
         whole = self.requests()
-        parts = [self.requests(batch_size=4 // processes, world_size=processes, rank=rank) for rank in range(processes)]
+        plan = self.plan(batch=4 // processes, world_size=processes)
+        parts = [self.requests(plan, rank=rank) for rank in range(processes)]
         assert [[r for part in batch for r in part] for batch in zip(*parts, strict=True)] == whole
 
     def test_seeds_differ_and_the_order_is_not_a_samples_stream(self):
         assert self.requests(seed=1) != self.requests(seed=2)
-        order = [r.index for batch in self.requests(batch_size=10, total_iter=1, seed=3) for r in batch]
+        order = [r.index for batch in self.requests(self.plan(batch=10), 1, seed=3) for r in batch]
         stream = SampleRequest(0, 0, 0).rng(3).permutation(10).tolist()
         assert order != stream
 
@@ -94,7 +100,7 @@ class TestSampler:
         with pytest.raises(
             DataError, match=r"3 samples, each visited 1 times, do not fill a batch of 8 .*dataset_enlarge"
         ):
-            RequestSampler(3, 4, world_size=2)
+            self.plan(3, 4, world_size=2)
 
 
 def batches(
@@ -126,7 +132,8 @@ def test_batches_are_float_frames(root, expected):
     assert expected[0]["lq"].is_contiguous()
     assert 0 <= expected[0]["lq"].min() < expected[0]["lq"].max() <= 1
     dataset = build_dataset(options(root).mapping(), seed=5)
-    request = next(iter(RequestSampler(len(dataset), 4, 1, 0, 5, 2, 16, 0, 9)))[2]
+    plan = BatchPlan(len(dataset), [(0, 4, 16)], enlarge_ratio=2)
+    request = next(iter(RequestSampler(plan, seed=5, total_iter=9)))[2]
     frame = dataset[request]["lq"][1].numpy()
     np.testing.assert_array_equal(expected[0]["lq"][2, 1], (frame / np.float32(255)).transpose(2, 0, 1))
 
@@ -322,7 +329,7 @@ class TestPrefetcher:
 
     @pytest.mark.gpu
     def test_modes_give_the_same_on_a_gpu(self, root):
-        opt = options(root, num_worker_per_gpu=2)
+        opt = options(root, num_worker_per_gpu=2, mixup={"use_identity": False})
         results = []
         for device, mode in (("cpu", None), ("cuda", "cuda"), ("cuda:0", "auto"), ("cuda", "cpu"), ("cuda", None)):
             loader = build_loader(build_dataset(opt.mapping(), 5), opt, 5, total_iter=9, pin_memory=device != "cpu")

@@ -196,6 +196,34 @@ class TestClips:
         np.testing.assert_array_equal(frames[0], frames[1])
         np.testing.assert_array_equal(truths[0], pixels(shared, "seq000/00000000", "sharp"))
 
+    def test_chunks_and_whole_sequences(self, shared):
+        def found(**arguments: Any) -> list[tuple[str, int, tuple[int, ...], Any]]:
+            clips = VideoDataset(shared, "train", **{"num_frame": 3, "sampling": "n_n", **arguments}).clips(merge=False)
+            assert all(len(c.scored) == len(c.names) == len(c.read_gt) for c in clips)
+            return [(c.names[0], c.source.length or 0, c.scored, c.time_padding) for c in clips]
+
+        assert found(chunk="whole") == [
+            ("00000000", 5, (0, 1, 2, 3, 4), None),
+            ("00000000", 7, (0, 1, 2, 3, 4, 5, 6), None),
+        ]
+        # the last one is moved back; its first frame is another chunk's already
+        assert found(chunk={"length": 4})[2:] == [
+            ("00000000", 4, (0, 1, 2, 3), None),
+            ("00000004", 4, (1, 2, 3), None),
+        ]
+        context = {"sampling": "context", "past": 1, "future": 1}
+        assert found(chunk={"length": 4}, **context)[2:] == [
+            ("00000001", 4, (1, 2), None),
+            ("00000003", 4, (1, 2), None),
+            ("00000005", 4, (2,), None),
+        ]
+        assert found(chunk="whole", **context)[0] == ("00000001", 5, (1, 2, 3), None)
+        padded = found(chunk="whole", padding="reflection", **context)[0]
+        assert padded == ("00000000", 5, (0, 1, 2, 3, 4), "reflection")
+        assert found(overlapping=False)[0] == ("00000000", 3, (0, 1, 2), None)  # a sample is a clip
+        with pytest.raises(DataError, match=r"overlap 1 must be at least 2 \(past \+ future\)"):
+            found(chunk={"length": 4, "overlap": 1}, **context)
+
 
 class TestBadInput:
     """One clear line each."""

@@ -141,3 +141,78 @@ def test_bad_input_is_one_message(
     for word in words:
         assert word in done.stderr, done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def small_estrnn() -> object:
+    torch.manual_seed(3)
+    net = deblurkit.build_network({"type": "ESTRNN", "n_features": 2, "n_blocks": 1}).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return net
+
+
+def test_a_stream_with_context_sees_only_the_frames_of_its_sample(tree: Path) -> None:
+    """SimDeblur's strcnn: n frames in, n - 4 out, beginning with an empty state at the third frame."""
+    from deblurkit.engine.restore import to_pixels
+
+    net = small_estrnn()
+    data = dataset(tree, num_frame=6, sampling="context")
+    result = evaluate(net, data, PROTOCOLS.get("basicsr-rgb/1"), CPU, "test")
+    (clip, *_) = data.clips(merge=False)
+    x = torch.from_numpy(np.stack(list(clip.source))).permute(0, 3, 1, 2)[None] / 255
+    with torch.no_grad():
+        restored = net.run(x)["restored"][0]
+    assert len(restored) == 2
+    for score, frame, read in zip(result.scores, restored, clip.read_gt, strict=False):
+        difference = to_pixels(frame, np.uint8).astype(float) - read()
+        assert score.restored["psnr"] == pytest.approx(10 * np.log10(255**2 / (difference**2).mean()), abs=0.02)
+
+
+def test_a_state_carried_through_the_sequence_is_another_protocol(tree: Path) -> None:
+    net, protocol = small_estrnn(), PROTOCOLS.get("basicsr-rgb/1")
+    context = {"num_frame": 5, "sampling": "context"}
+    whole = evaluate(net, dataset(tree, chunk="whole", **context), protocol, CPU, "test")
+    chunks = evaluate(net, dataset(tree, chunk={"length": 5}, **context), protocol, CPU, "test")
+    samples = evaluate(net, dataset(tree, **context), protocol, CPU, "test")
+    assert [s.frame for s in whole.scores] == [s.frame for s in chunks.scores] == [s.frame for s in samples.scores]
+    assert whole.scores[0].restored == chunks.scores[0].restored  # the first frame has no past in either
+    assert [s.restored for s in chunks.scores] == [s.restored for s in samples.scores]
+    assert whole.scores[1].restored != chunks.scores[1].restored
+
+
+def test_frames_without_sharp_ones_are_restored_but_not_scored(tree: Path, weights: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    for sequence in ("seq000", "seq001"):
+        (frames / sequence).parent.mkdir(exist_ok=True)
+        (frames / sequence).symlink_to(tree / "test" / sequence / "blur")
+    data = deblurkit.build_dataset({"type": "VideoDataset", "dataroot": str(frames), "split": "all", "num_frame": 3})
+    net = deblurkit.build_network(ARGUMENTS).eval()
+    result = evaluate(net, data, PROTOCOLS.get("basicsr-rgb/1"), CPU, "test", tmp_path / "out", examples=1)
+    assert result.average == result.average_input == {}
+    assert result.summary() == "8 frames restored; there are no sharp ones to compare them with"
+    assert result.examples["seq000"].shape == (32, 80, 3)
+    saved = read_image(tmp_path / "out" / "seq001" / "00000003.png")
+    np.testing.assert_array_equal(saved, read_image(frames / "seq001" / "00000003.png"))
+    unpaired = {"layout": "frames", "dataroot": str(frames), "split": "all"}
+    options = write_options(tmp_path / "tiny.yml", tree)
+    settings = [f"datasets.val.{key}={value}" for key, value in unpaired.items()]
+    done = command("test", "-opt", options, "--weights", weights, *(x for s in settings for x in ("--set", s)))
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "results" / "tiny" / "metrics.json").read_text())
+    assert metrics["datasets"]["val"]["average"] == {}
+    rows = list(csv.DictReader((tmp_path / "results" / "tiny" / "metrics.csv").open()))
+    assert len(rows) == 8
+
+
+def test_single_pictures_of_any_size_are_never_each_others_neighbours(tmp_path: Path) -> None:
+    from tests.support.trees import write_pairs
+
+    for name, size in (("a.png", (16, 24)), ("b.png", (32, 16)), ("c.png", (16, 24))):
+        write_pairs(tmp_path / "set" / "input", tmp_path / "set" / "target", [name], size)
+    mapping = {"type": "VideoDataset", "dataroot": str(tmp_path / "set"), "split": "all", "num_frame": 1}
+    data = deblurkit.build_dataset(mapping)
+    net = deblurkit.build_network(ARGUMENTS).eval()  # a network for windows sees each as a video that stands still
+    result = evaluate(net, data, PROTOCOLS.get("basicsr-rgb/1"), CPU, "test", tmp_path / "out")
+    assert [(s.sequence, s.frame) for s in result.scores] == [("", "a"), ("", "b"), ("", "c")]
+    assert result.average == result.average_input
+    assert (tmp_path / "out" / "b.png").is_file()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
-from tests.support.runs import PLAIN_NET, command, deblurkit, environment, weights_hash, write_options
+from tests.support.runs import deblurkit, distributed, start, start_ranks, weights_hash, write_options, write_plugins
 from tests.support.trees import make_tree
 
 
@@ -37,20 +38,6 @@ def latest(folder: Path) -> Path:
     return folder / "models" / "net_g_latest.pth"
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None or path.exists(), process.communicate()[0]
-        assert time.monotonic() < until, f"{path} did not appear"
-        time.sleep(0.002)
-
-
 def test_folder_has_what_the_design_names(unbroken: Path) -> None:
     names = {str(path.relative_to(unbroken)) for path in unbroken.rglob("*") if path.is_file()}
     assert {"options.yml", "run.json", "train.log", "models/net_g_latest.pth", "models/net_g_best.pth"} <= names
@@ -64,6 +51,12 @@ def test_folder_has_what_the_design_names(unbroken: Path) -> None:
     assert record["samples_seen"] == 16
     assert record["data"]["train"]
     assert record["network"]["type"] == "DBN"
+    assert record["seconds"] >= record["this_session"]["seconds"] > 0
+    assert record["this_session"]["samples_per_second"] > 0
+    assert record["this_session"]["model_flops_utilization"] is None  # no peak rate is known of a CPU
+    assert record["devices"] == ["cpu"]
+    assert record["peak_memory_bytes"] > 50_000_000
+    assert record["weights_sha256"] == weights_hash(latest(unbroken))
     log = (unbroken / "train.log").read_text()
     assert "validation on val at iter 4" in log
     assert "validation on val at iter 8" in log
@@ -82,7 +75,8 @@ def test_checkpoint_says_which_network_it_is(unbroken: Path) -> None:
 def test_the_same_options_give_the_same_bits(tree: Path, unbroken: Path, tmp_path: Path) -> None:
     options = write_options(tmp_path / "tiny.yml", tree, datasets__train__num_worker_per_gpu=2)
     assert deblurkit("train", "-opt", options).returncode == 0
-    assert weights_hash(latest(tmp_path / "experiments" / "tiny")) == weights_hash(latest(unbroken))
+    records = [json.loads((f / "run.json").read_text()) for f in (tmp_path / "experiments" / "tiny", unbroken)]
+    assert records[0]["weights_sha256"] == records[1]["weights_sha256"]
 
 
 @pytest.mark.parametrize("attempt", range(3))
@@ -91,11 +85,11 @@ def test_killed_at_a_random_moment_and_resumed_gives_the_same_bits(
 ) -> None:
     options = write_options(tmp_path / "tiny.yml", tree)
     folder = tmp_path / "experiments" / "tiny"
-    process = start("train", "-opt", options)
-    wait_for(folder / "training_states" / f"{(2, 4, 6)[attempt]}.state", process)
+    running = start("train", "-opt", options)
+    running.wait_for((folder / "training_states" / f"{(2, 4, 6)[attempt]}.state").exists)
     time.sleep(random.Random(attempt).uniform(0, 0.05))
-    process.kill()
-    process.wait()
+    running.send_signal(signal.SIGKILL)
+    running.wait()
     done = deblurkit("train", "-opt", options)
     assert done.returncode == 0, done.stderr
     assert weights_hash(latest(folder)) == weights_hash(latest(unbroken))
@@ -108,15 +102,12 @@ def test_a_signal_saves_and_exits_with_its_code(
     # checkpoints only at the end: what is there after the signal was saved because of it
     options = write_options(tmp_path / "tiny.yml", tree, logger__save_checkpoint_freq=1000, train__total_iter=100000)
     folder = tmp_path / "experiments" / "tiny"
-    process = start("train", "-opt", options, "--set", "val.val_freq=null")
-    wait_for(folder / "train.log", process)
-    while "iter 2," not in (folder / "train.log").read_text():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(getattr(signal, name))
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == code, output
-    assert "Traceback" not in output
+    running = start("train", "-opt", options, "--set", "val.val_freq=null")
+    running.wait_for(lambda: "iter 2," in running.stderr)
+    running.send_signal(getattr(signal, name))
+    done = running.wait()
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
     states = list((folder / "training_states").glob("*.state"))
     assert len(states) == 1
     assert weights_hash(latest(folder)) == weights_hash(folder / "models" / f"net_g_{states[0].stem}.pth")
@@ -211,63 +202,61 @@ def test_losses_fall_on_one_batch(tree: Path, tmp_path: Path) -> None:
     assert sorted(losses[-5:])[2] < 0.8 * losses[0], losses
 
 
-class TestTwoProcesses:
-    """`--procs 2 --device cpu`: torch's elastic launcher, gloo, DDP."""
+@pytest.fixture(scope="module")
+def make(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes options for a run of a network without batch norm."""
+    plugins = write_plugins(tmp_path_factory.mktemp("plugins") / "own")
 
-    @pytest.fixture
-    def options(self, tree: Path, tmp_path: Path) -> Path:
-        (tmp_path / "plugins").mkdir()
-        (tmp_path / "plugins" / "plain_arch.py").write_text(PLAIN_NET)
+    def write(batch: int, **changes: Any) -> Path:
         return write_options(
-            tmp_path / "one" / "tiny.yml", tree, network_g={"type": "PlainNet"}, plugins=[str(tmp_path / "plugins")]
-        )
-
-    def test_equals_one_process_with_the_same_global_batch(self, options: Path, tmp_path: Path) -> None:
-        one = deblurkit("train", "-opt", options)
-        assert one.returncode == 0, one.stderr
-        root = tmp_path / "two"
-        two = deblurkit(
-            "train", "-opt", options, "--procs", 2, "--device", "cpu", "--set", f"path.experiments_root={root}",
-            "--set", "datasets.train.batch_size_per_gpu=1",
+            tmp_path_factory.mktemp("run") / "tiny.yml", tree, network_g={"type": "PlainNet"}, plugins=plugins,
+            train__hooks=[{"type": "LossFileHook"}], datasets__train__batch_size_per_gpu=batch, **changes,
         )  # fmt: skip
-        assert two.returncode == 0, two.stderr
-        a = torch.load(latest(tmp_path / "one" / "experiments" / "tiny"), weights_only=True)["params"]
-        b = torch.load(latest(root / "tiny"), weights_only=True)["params"]
-        for key, value in a.items():
-            torch.testing.assert_close(value, b[key], rtol=1e-4, atol=1e-6)
-        # validation is shared among the processes; every frame is scored once
-        line = next(line for line in two.stderr.splitlines() if "validation on val at iter 8" in line)
-        assert "over 8 frames" in line
 
-    def test_killed_and_resumed_gives_the_same_bits(self, options: Path, tmp_path: Path) -> None:
-        arguments = ("train", "-opt", options, "--procs", 2, "--device", "cpu", "--set")
-        whole = deblurkit(*arguments, f"path.experiments_root={tmp_path / 'whole'}")
-        assert whole.returncode == 0, whole.stderr
-        root = tmp_path / "cut"
-        process = subprocess.Popen(
-            command(*arguments, f"path.experiments_root={root}"), env=environment(), start_new_session=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        until = time.monotonic() + 90
-        while not (root / "tiny" / "training_states" / "4.state").exists():
-            assert time.monotonic() < until
-            assert process.poll() is None
-            time.sleep(0.002)
-        import os
+    return write
 
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        again = deblurkit(*arguments, f"path.experiments_root={root}")
+
+@pytest.fixture(scope="module")
+def two(make: Callable[..., Path]) -> Path:
+    """The folder of a whole run of two processes."""
+    options = make(2)
+    done = distributed(2, "train", "-opt", options)
+    assert done.returncode == 0, done.stderr
+    # validation is shared among the processes; every frame is scored once
+    line = next(line for line in done.stderr.splitlines() if "validation on val at iter 8" in line)
+    assert "over 8 frames" in line
+    return options.parent / "experiments" / "tiny"
+
+
+class TestTwoProcesses:
+    """gloo and DDP."""
+
+    def test_batches_divided_in_any_way_give_the_same_losses(self, make: Callable[..., Path], two: Path) -> None:
+        """One process with 4 samples, two with 2, one with twice 2."""
+        ranks = [json.loads((two / f"losses_rank{rank}.json").read_text()) for rank in range(2)]
+        expected = [sum(pair) / 2 for pair in zip(*ranks, strict=True)]
+        assert len(expected) == 8
+        for options in (make(4), make(2, train__accumulate=2)):
+            done = deblurkit("train", "-opt", options)
+            assert done.returncode == 0, done.stderr
+            folder = options.parent / "experiments" / "tiny"
+            assert json.loads((folder / "losses_rank0.json").read_text()) == pytest.approx(expected, rel=1e-5)
+            ours, theirs = (torch.load(latest(run), weights_only=True)["params"] for run in (folder, two))
+            for key, value in ours.items():
+                torch.testing.assert_close(value, theirs[key], rtol=1e-4, atol=1e-6)
+
+    def test_killed_and_resumed_gives_the_same_bits(self, make: Callable[..., Path], two: Path) -> None:
+        options = make(2)
+        folder = options.parent / "experiments" / "tiny"
+        ranks = start_ranks(2, "train", "-opt", options)
+        ranks[0].wait_for((folder / "training_states" / "4.state").exists)
+        for rank in ranks:
+            rank.send_signal(signal.SIGKILL)
+        for rank in ranks:
+            rank.wait()
+        again = distributed(2, "train", "-opt", options)
         assert again.returncode == 0, again.stderr
-        assert weights_hash(latest(root / "tiny")) == weights_hash(latest(tmp_path / "whole" / "tiny"))
-
-    def test_an_error_ends_all_and_keeps_its_exit_code(self, options: Path, tmp_path: Path) -> None:
-        done = deblurkit(
-            "train", "-opt", options, "--procs", 2, "--device", "cpu", "--set", "datasets.train.gt_size=4096"
-        )
-        assert done.returncode == 2, done.stderr
-        assert "4096" in done.stderr
-        assert "Traceback" not in done.stderr
+        assert weights_hash(latest(folder)) == weights_hash(latest(two))
 
 
 class TestBadInput:

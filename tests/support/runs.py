@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+
+from tests.support.runs_process import Running
 
 #: A network without batch norm, so that results do not depend on how a batch is divided among processes.
 PLAIN_NET = '''
@@ -33,6 +37,35 @@ class PlainNet(Network):
     def forward(self, x):
         return x[:, 1] + self.last(torch.relu(self.first(x.flatten(1, 2))))
 '''
+
+#: Keeps the losses of every step of every process in `losses_rankN.json`.
+LOSS_HOOK = '''
+import json
+from deblurkit.hooks.base import Hook
+from deblurkit.registry import HOOK_REGISTRY
+
+
+@HOOK_REGISTRY.register()
+class LossFileHook(Hook):
+    """Writes the sums of the loss terms at the end."""
+
+    def before_train(self, run):
+        self.losses = []
+
+    def after_iter(self, run, losses):
+        self.losses.append(sum(float(value) for value in losses.values()))
+
+    def after_train(self, run):
+        (run.folder / f"losses_rank{run.place.rank}.json").write_text(json.dumps(self.losses))
+'''
+
+
+def write_plugins(folder: Path) -> list[str]:
+    """A folder with `PlainNet` and `LossFileHook`, as `plugins` in the options."""
+    folder.mkdir(parents=True)
+    (folder / "plain_arch.py").write_text(PLAIN_NET)
+    (folder / "loss_file_hook.py").write_text(LOSS_HOOK)
+    return [str(folder)]
 
 
 def write_options(path: Path, dataroot: Path, **changes: Any) -> Path:
@@ -82,13 +115,38 @@ def environment() -> dict[str, str]:
 
 
 def command(*arguments: object) -> list[str]:
-    """The command line `deblurkit ARGUMENTS`."""
+    """The command line `deblurkit ARGUMENTS`, for a process that imports everything itself (3 s)."""
     return [sys.executable, "-m", "deblurkit", *(str(argument) for argument in arguments)]
 
 
-def deblurkit(*arguments: object, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+def start(*arguments: object, before: Callable[[], Any] | None = None, **variables: object) -> Running:
+    """Start the command line in a process of its own; `before` is called there first, `variables` are environment."""
+    changed = {key: str(value) for key, value in variables.items()}
+    return Running([str(argument) for argument in arguments], {**environment(), **changed}, before)
+
+
+def start_ranks(count: int, *arguments: object) -> list[Running]:
+    """Start the processes of a distributed run, as torchrun does (and without its imports)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        start(*arguments, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=count, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        for rank in range(count)
+    ]
+
+
+def deblurkit(
+    *arguments: object, timeout: float = 180, before: Callable[[], Any] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command line and wait for it."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment())
+    return start(*arguments, before=before).wait(timeout)
+
+
+def distributed(count: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in `count` processes; what the first one that failed said, else rank 0."""
+    done = [rank.wait() for rank in start_ranks(count, *arguments)]
+    return next((one for one in done if one.returncode), done[0])
 
 
 def weights_hash(path: Path) -> str:

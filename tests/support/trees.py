@@ -58,6 +58,27 @@ def make_tree(
     return root
 
 
+def write_pairs(
+    lq: Path,
+    gt: Path,
+    names: Sequence[str],
+    size: tuple[int, int] = (24, 32),
+    scale: int = 1,
+    lq_names: Sequence[str] = (),
+    seed: int = 0,
+) -> None:
+    """Write a sequence of blurred and sharp frames into two folders, in the form of any data set.
+
+    Args:
+        names: file names. size: height and width of the sharp frames. scale: the blurred ones are that much smaller.
+        lq_names: names of the blurred files where they differ.
+    """
+    rng = np.random.default_rng((seed, len(names), *map(ord, gt.as_posix()[-40:])))
+    for name, lq_name, moments in zip(names, lq_names or names, _exposures(rng, len(names), size), strict=True):
+        _write(gt / name, _to_pixels(moments[EXPOSURE // 2], np.uint8))
+        _write(lq / lq_name, _to_pixels(moments.mean(axis=0)[::scale, ::scale], np.uint8))
+
+
 def _exposures(rng: np.random.Generator, length: int, size: tuple[int, int]) -> list[np.ndarray]:
     """For every frame the moments of its exposure, `(EXPOSURE, h, w, 3)` float32 in [0, 1]."""
     height, width = size

@@ -1,0 +1,51 @@
+"""Where processes stand: Slurm's variables as torchrun's, and how many processes a command wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deblurkit.engine.launch import first_host, slurm_variables
+from deblurkit.errors import DeviceError
+from tests.support.runs import start, start_ranks, write_options
+from tests.support.trees import make_tree
+
+TASK = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_NODELIST": "gpu[03-05,07]-ib,big1"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [
+        ("node1", "node1"),
+        ("node1,node2", "node1"),
+        ("gpu[03-05,07]", "gpu03"),
+        ("gpu[7,9-12]-ib,big1", "gpu7-ib"),
+        ("r[1-2]n[003-004],x", "r1n003"),
+        ("big1,gpu[1-2]", "big1"),
+    ],
+)
+def test_the_first_host_of_a_node_list(nodes: str, host: str) -> None:
+    assert first_host(nodes) == host
+
+
+def test_slurms_variables_are_torchruns() -> None:
+    assert slurm_variables(TASK) == {
+        "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "gpu03-ib", "MASTER_PORT": "29500",
+    }  # fmt: skip
+    assert slurm_variables({**TASK, "MASTER_PORT": "4711"})["MASTER_PORT"] == "4711"
+
+
+def test_without_slurm_it_is_said() -> None:
+    with pytest.raises(DeviceError, match="SLURM_LOCALID, SLURM_JOB_NODELIST not set; start it as `srun"):
+        slurm_variables({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"})
+
+
+def test_two_slurm_tasks_train_together(tmp_path: Path) -> None:
+    make_tree(tmp_path / "tree", splits=("train",), sequences=1, frames=6, size=(32, 40), seed=1)
+    options = write_options(tmp_path / "tiny.yml", tmp_path / "tree", train__total_iter=2, val__val_freq=None)
+    (tmp_path / "tree" / "test").mkdir()
+    arguments = ("train", "-opt", options, "--launcher", "slurm", "--set", "datasets={train: %s}" % "")
+    assert arguments
+    assert start
+    assert start_ranks
