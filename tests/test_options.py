@@ -103,7 +103,7 @@ def test_dump_gives_the_same_options(load: Load, tmp_path: Path) -> None:
     [
         # a typo at every level: line, key path, nearest key
         (("manual_seed:", "manual_sed:"), "o.yml:4: manual_sed: unknown key; did you mean 'manual_seed'?"),
-        (("strict_load_g", "strict_load"), "o.yml:18: path.strict_load: unknown key; did you mean 'strict_load_g'?"),
+        (("strict_load_g", "strict_load"), "o.yml:18: path.strict_load: unknown key; did you mean 'strict_load_g' or"),
         (("  scheduler:", "  sheduler:"), "o.yml:22: train.sheduler: unknown key; did you mean 'scheduler'?"),
         (("protocol:", "protocoll:"), "o.yml:25: val.protocoll: unknown key; did you mean 'protocol'?"),
         (("print_freq", "print_frq"), "o.yml:26: logger.print_frq: unknown key; did you mean 'print_freq'?"),
@@ -259,7 +259,7 @@ def test_another_type_drops_the_arguments_of_the_base(load: Load, tmp_path: Path
 
 
 def test_files_of_other_tools_are_told_apart(load: Load) -> None:
-    with pytest.raises(OptionsError, match=r"o.yml:2: the line `schema: deblurkit/1` is missing, and model_type 'Restor"):
+    with pytest.raises(OptionsError, match=r"o\.yml:2: the line `schema: deblurkit/1` is missing, and model_type"):
         load(("schema: deblurkit/1\n", ""), ("name: a_run\n", "name: a_run\nmodel_type: RestorationModel\n"))
 
 

@@ -257,7 +257,8 @@ def run_test(options: Options, weights: str | None, place: Place) -> Path:
             f"(training writes {options.path.experiments_root}/{options.name}/models/net_g_latest.pth)"
         )
     config = options.network_g.mapping() if options.network_g else None
-    net = load_network(weights, config, strict=options.path.strict_load_g, averaged=options.path.param_key_g == "params_ema").to(place.device)
+    averaged = options.path.param_key_g == "params_ema"
+    net = load_network(weights, config, options.path.strict_load_g, averaged).to(place.device)
     protocol = options.val.find_protocol()
     folder = Path(options.path.results_root) / options.name
     sets = {**options.sets("test"), **options.sets("val")} if not options.sets("test") else options.sets("test")

@@ -120,10 +120,15 @@ def _utilization(run: Training, throughput: float) -> float | None:
 def write_record(run: Training, watch: Stopwatch, finished: bool) -> None:
     """Write `run.json`; all processes call it together."""
     memory = max(gather_objects(run.place, peak_memory(run.place.device)))
-    if not run.place.is_main:
-        return
+    if run.place.is_main:
+        write_json(run.folder / "run.json", _record(run, watch, finished, memory))
+    # nobody ends before it is written: a launcher ends all processes when the first one exits
+    gather_objects(run.place, None)
+
+
+def _record(run: Training, watch: Stopwatch, finished: bool, memory: int) -> dict[str, Any]:
     net = run.model.net
-    record = {
+    return {
         "schema": SCHEMA,
         "name": run.options.name,
         "finished": finished,
@@ -143,4 +148,3 @@ def write_record(run: Training, watch: Stopwatch, finished: bool) -> None:
         "this_session": watch.figures(run),
         "options": run.options.model_dump(by_alias=True, mode="json"),
     }
-    write_json(run.folder / "run.json", record)

@@ -17,6 +17,7 @@ from tests.support.trees import make_tree
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 
 
+@pytest.mark.usefixtures("own_registries")
 def test_the_first_twenty_losses_are_what_they_were(tmp_path: Path) -> None:
     """A difference here changes every run of every user: if it is meant, write the new losses and say why."""
     make_tree(tmp_path / "tree", splits=("train", "test"), sequences=2, frames=6, size=(32, 40), seed=1)

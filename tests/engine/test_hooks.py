@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 import deblurkit
 from deblurkit.engine.launch import Place
 from deblurkit.engine.train import Training, train
-from deblurkit.errors import TrainingError
+from deblurkit.errors import OptionsError, TrainingError
 from deblurkit.hooks.early_stop_hook import EarlyStopHook
 from deblurkit.hooks.non_finite_hook import NonFiniteHook
 from tests.support.runs import write_options
@@ -150,3 +152,111 @@ def test_a_hook_of_ones_own_keeps_its_state_over_a_restart(tree: Path, tmp_path:
     assert train(options(tmp_path, tree, train__total_iter=4, train__hooks=hooks, **changes), CPU) == 0
     assert train(options(tmp_path, tree, train__total_iter=8, train__hooks=hooks, **changes), CPU) == 0
     assert (tmp_path / "experiments" / "tiny" / "count.txt").read_text() == "108"
+
+
+MOMENTS_HOOK = '''
+from deblurkit.hooks.base import Hook
+from deblurkit.registry import HOOK_REGISTRY
+
+
+@HOOK_REGISTRY.register()
+class MomentsHook(Hook):
+    """Writes down when it is called."""
+
+    seen = []
+
+    def before_train(self, run):
+        self.seen.append("train")
+
+    def before_epoch(self, run, epoch):
+        self.seen.append(f"epoch {epoch}")
+
+    def before_iter(self, run, batch):
+        assert batch["lq"].ndim == 5
+        self.seen.append(f"before {run.iteration}")
+
+    def after_epoch(self, run, epoch):
+        self.seen.append(f"end of epoch {epoch}")
+
+    def after_iter(self, run, losses):
+        self.seen.append(f"after {run.iteration}")
+
+    def before_val(self, run):
+        self.seen.append("val")
+
+    def after_val(self, run, results):
+        self.seen.append("validated")
+
+    def after_train(self, run):
+        (run.folder / "moments.txt").write_text(", ".join(self.seen))
+        self.seen.clear()
+'''
+
+
+@pytest.mark.usefixtures("own_registries")
+def test_hooks_are_called_at_their_moments(tree: Path, tmp_path: Path) -> None:
+    """Two iterations make an epoch; the resumed run begins within the second one."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "moments_hook.py").write_text(MOMENTS_HOOK)
+    changes = {"plugins": [str(tmp_path / "plugins")], "train__hooks": [{"type": "MomentsHook"}], "val__val_freq": 100}
+    seen = tmp_path / "experiments" / "tiny" / "moments.txt"
+    assert train(options(tmp_path, tree, train__total_iter=3, **changes), CPU) == 0
+    assert seen.read_text() == (
+        "train, epoch 1, before 0, after 1, before 1, end of epoch 1, after 2, "
+        "epoch 2, before 2, val, validated, after 3"
+    )
+    assert train(options(tmp_path, tree, train__total_iter=4, **changes), CPU) == 0
+    assert seen.read_text() == "train, epoch 2, before 3, end of epoch 2, val, validated, after 4"
+
+
+class FakeWandb(types.ModuleType):
+    """Remembers what it is given; no account and no network."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.started: list[dict[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, Any]]] = []
+        self.finished = 0
+        self.id = "abc123"
+
+    def init(self, **arguments: Any) -> FakeWandb:
+        self.started.append(arguments)
+        return self
+
+    def log(self, values: dict[str, Any], step: int) -> None:
+        self.logged.append((step, values))
+
+    def finish(self) -> None:
+        self.finished += 1
+
+    def Image(self, picture: Any) -> tuple[int, ...]:  # noqa: N802 (wandb's name)
+        return tuple(picture.shape)
+
+
+def test_wandb_has_curves_and_pictures_and_goes_on_in_its_run(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    hooks = [{"type": "WandbHook", "project": "sharp", "print_freq": 2}]
+    for total in (4, 8):
+        assert train(options(tmp_path, tree, train__total_iter=total, train__hooks=hooks), CPU) == 0
+    assert [(s["project"], s["name"], s["id"]) for s in fake.started] == [
+        ("sharp", "tiny", None), ("sharp", "tiny", "abc123"),
+    ]  # fmt: skip
+    assert fake.started[0]["config"]["network_g"]["type"] == "DBN"
+    curves = [step for step, values in fake.logged if "losses/pixel" in values and "lr/0" in values]
+    assert curves == [2, 4, 6, 8]
+    pictures = [values for step, values in fake.logged if "metrics/val/psnr" in values]
+    assert len(pictures) == 2
+    assert (32, 120, 3) in pictures[0].values()
+    assert fake.finished == 2
+
+
+def test_without_wandb_it_is_said_before_anything_is_written(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(OptionsError, match=r"pip install 'deblurkit\[wandb\]'"):
+        Training(options(tmp_path, tree, train__hooks=[{"type": "WandbHook", "project": "sharp"}]), CPU)
+    assert not (tmp_path / "experiments").exists()

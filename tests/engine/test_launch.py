@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from deblurkit.engine.launch import first_host, slurm_variables
 from deblurkit.errors import DeviceError
-from tests.support.runs import start, start_ranks, write_options
+from tests.support.runs import free_port, start, write_options
 from tests.support.trees import make_tree
 
 TASK = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_NODELIST": "gpu[03-05,07]-ib,big1"}
@@ -42,10 +43,19 @@ def test_without_slurm_it_is_said() -> None:
 
 
 def test_two_slurm_tasks_train_together(tmp_path: Path) -> None:
-    make_tree(tmp_path / "tree", splits=("train",), sequences=1, frames=6, size=(32, 40), seed=1)
+    make_tree(tmp_path / "tree", splits=("train", "test"), sequences=1, frames=6, size=(32, 40), seed=1)
     options = write_options(tmp_path / "tiny.yml", tmp_path / "tree", train__total_iter=2, val__val_freq=None)
-    (tmp_path / "tree" / "test").mkdir()
-    arguments = ("train", "-opt", options, "--launcher", "slurm", "--set", "datasets={train: %s}" % "")
-    assert arguments
-    assert start
-    assert start_ranks
+    port = free_port()
+    tasks = [
+        start(
+            "train", "-opt", options, "--launcher", "slurm", SLURM_PROCID=rank, SLURM_LOCALID=rank, SLURM_NTASKS=2,
+            SLURM_JOB_NODELIST="localhost", MASTER_PORT=port,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for task in tasks:
+        done = task.wait()
+        assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "experiments" / "tiny" / "run.json").read_text())
+    assert record["devices"] == ["cpu", "cpu"]
+    assert record["samples_seen"] == 8

@@ -125,11 +125,16 @@ def start(*arguments: object, before: Callable[[], Any] | None = None, **variabl
     return Running([str(argument) for argument in arguments], {**environment(), **changed}, before)
 
 
-def start_ranks(count: int, *arguments: object) -> list[Running]:
-    """Start the processes of a distributed run, as torchrun does (and without its imports)."""
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def start_ranks(count: int, *arguments: object) -> list[Running]:
+    """Start the processes of a distributed run, as torchrun does (and without its imports)."""
+    port = free_port()
     return [
         start(*arguments, RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=count, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
         for rank in range(count)

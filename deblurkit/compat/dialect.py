@@ -1,0 +1,52 @@
+"""What tells the option dialects of the BasicSR family apart. One name means different things in different forks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DatasetKind:
+    """What a foreign data set class is here: arguments of `VideoDataset`.
+
+    Attributes:
+        fixed: arguments that the class implies. moved: foreign key to argument.
+    """
+
+    fixed: Mapping[str, Any]
+    moved: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Alias tables and habits of one tool.
+
+    Attributes:
+        name: for messages. models, datasets, losses, schedulers, metrics: foreign name to native one.
+        flip_key: the key of a data set that stands for horizontal flips.
+        grad_clip: what `train.use_grad_clip` is when it is absent; None: the tool has no clipping.
+        resumes: goes on with an earlier run of the same name without being asked.
+        progressive: knows progressive schedules, `geometric_augs` and `mixing_augs`.
+        param_keys: for each network the keys of `path` that name the entry of a weights file.
+        val_ignored: keys of `val` without meaning here, with the reason.
+    """
+
+    name: str
+    models: Mapping[str, str]
+    datasets: Mapping[str, DatasetKind]
+    losses: Mapping[str, str]
+    schedulers: Mapping[str, str]
+    metrics: Mapping[str, str]
+    flip_key: str = "use_hflip"
+    progressive: bool = False
+    grad_clip: bool | None = None
+    resumes: bool = False
+    param_keys: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {"g": ("param_key_g",), "d": ("param_key_d",)}
+    )
+    val_ignored: Mapping[str, str] = field(default_factory=dict)
+
+
+PICTURES = DatasetKind({"sampling": "n_c", "num_frame": 1})

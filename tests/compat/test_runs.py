@@ -1,0 +1,321 @@
+"""Options files of other tools, run: the plan is printed, and a few iterations are trained on tiny data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deblurkit.cli.app import app
+from deblurkit.compat.convert import convert
+from deblurkit.contract import FrameContract
+from deblurkit.data.two_roots import open_roots
+from deblurkit.engine.launch import Place
+from deblurkit.engine.plan import planned_processes, print_plan
+from deblurkit.engine.train import Training, train
+from deblurkit.errors import DataError, OptionsError
+from deblurkit.network import Network
+from deblurkit.options import Options, load_options
+from deblurkit.registry import ARCH_REGISTRY
+from tests.support.trees import write_pairs
+
+FILES = Path(__file__).parent / "files"
+CPU = Place(torch.device("cpu"))
+
+
+class TinyEDVR(Network):
+    """Five frames to one, four times as large; with EDVR's arguments and names."""
+
+    def __init__(self, num_frame: int = 5, with_tsa: bool = False, **_: Any) -> None:
+        super().__init__(FrameContract(kind="window", frames=num_frame, target=num_frame // 2, scale=4, halo=2))
+        self.dcn = nn.Conv2d(3 * num_frame, 4, 3, padding=1)
+        self.fusion = nn.Conv2d(4, 4, 1)
+        self.last = nn.Conv2d(4, 48, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.last(self.fusion(self.dcn(x.flatten(1, 2)))), 4)
+
+
+class TinyBasicVSR(Network):
+    """A clip, four times as large; with BasicVSR's arguments and names."""
+
+    def __init__(self, num_feat: int = 64, num_block: int = 15, spynet_path: str | None = None) -> None:
+        super().__init__(FrameContract(kind="clip", scale=4, halo=2))
+        self.spynet = nn.Conv2d(3, 4, 3, padding=1)
+        self.last = nn.Conv2d(4, 48, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.pixel_shuffle(self.last(self.spynet(x.flatten(0, 1))), 4)
+        return out.unflatten(0, x.shape[:2])
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ARCH_REGISTRY.names()
+    monkeypatch.setitem(ARCH_REGISTRY._classes, "EDVR", TinyEDVR)
+    monkeypatch.setitem(ARCH_REGISTRY._classes, "BasicVSR", TinyBasicVSR)
+    monkeypatch.chdir(tmp_path)
+
+
+def to_lmdb(folder: Path, target: Path) -> None:
+    """Pictures as BasicSR keeps them."""
+    target.mkdir(parents=True)
+    files = sorted(folder.glob("*.png"))
+    with lmdb.open(str(target), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+        for file in files:
+            transaction.put(file.stem.encode(), file.read_bytes())
+    (target / "meta_info.txt").write_text("".join(f"{file.name} (24,32,3) 1\n" for file in files))
+
+
+def pictures(lq: str, gt: str, size: tuple[int, int] = (24, 32)) -> None:
+    write_pairs(Path(lq), Path(gt), [f"{i:04d}.png" for i in range(4)], size)
+
+
+def clips(lq: str, gt: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        files = [f"{i:08d}.png" for i in range(6)]
+        write_pairs(Path(lq) / name, Path(gt) / name, files, (64, 64), scale=4)
+
+
+SMALL = {
+    "rcan": ["network_g:num_group=1", "network_g:num_block=1", "datasets:train:gt_size=16"],
+    "srgan": ["datasets:train:gt_size=16"],
+    "nafnet_gopro": ["network_g:width=4", "network_g:enc_blk_nums=[1,1]", "network_g:dec_blk_nums=[1,1]",
+                     "network_g:train_size=[1,3,16,16]", "datasets:train:gt_size=16"],
+    "restormer_motion": ["network_g:dim=8", "network_g:num_blocks=[1,1,1,1]", "network_g:num_refinement_blocks=1",
+                         "network_g:heads=[1,1,2,2]", "datasets:train:iters=[1,2]", "datasets:train:gt_sizes=[8,16]",
+                         "datasets:train:mini_batch_sizes=[2,1]", "train:mixing_augs:mixup=true"],
+    "edvr": ["datasets:train:gt_size=32", "train:tsa_iter=2"],
+    "basicvsr": ["datasets:train:gt_size=32", "datasets:train:num_frame=3", "train:fix_flow=2"],
+}  # fmt: skip
+SMALL["nafnet_reds"], SMALL["restormer_defocus"] = SMALL["nafnet_gopro"], SMALL["restormer_motion"]
+COMMON = [
+    *("num_gpu=0", "train:total_iter=2", "val:val_freq=2", "logger:print_freq=1", "logger:save_checkpoint_freq=1"),
+    *("logger:use_tb_logger=False", "datasets:train:batch_size_per_gpu=2", "datasets:train:num_worker_per_gpu=0"),
+]
+
+
+def make_data(name: str) -> None:
+    """What the paths in a file name, relative to the working folder."""
+    if name in ("rcan", "srgan"):
+        pictures("datasets/LQ", "datasets/GT")
+        pictures("datasets/val_LQ", "datasets/val_GT")
+    elif name.startswith("nafnet"):
+        values = yaml.safe_load((FILES / f"{name}.yml").read_text())["datasets"]
+        for key in ("train", "val"):
+            pictures(f"{key}_lq", f"{key}_gt")
+            for side in ("lq", "gt"):
+                to_lmdb(Path(f"{key}_{side}"), Path(values[key][f"dataroot_{side}"]))
+    elif name.startswith("restormer"):
+        values = yaml.safe_load((FILES / f"{name}.yml").read_text())["datasets"]
+        for key in ("train", "val"):
+            pictures(values[key]["dataroot_lq"], values[key]["dataroot_gt"])
+    else:
+        root = "datasets/REDS/train_sharp_bicubic" + ("/X4" if name == "basicvsr" else "")
+        clips(root, "datasets/REDS/train_sharp", ("000", "001", "002"))
+        clips("datasets/REDS4/sharp_bicubic", "datasets/REDS4/GT", ("000",))
+        listing = Path("basicsr/data/meta_info/meta_info_REDS_GT.txt")
+        listing.parent.mkdir(parents=True)
+        listing.write_text("000 100 (720,1280,3)\n001 100 (720,1280,3)\n")
+
+
+def small(name: str, *forced: str) -> Options:
+    return load_options(FILES / f"{name}.yml", forced=[*SMALL[name], *COMMON, *forced])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_plan_needs_no_data(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = load_options(FILES / f"{name}.yml", forced=SMALL[name])
+    print_plan(options, planned_processes(options.num_gpu, None, None))
+    captured = capsys.readouterr()
+    assert "memory     about" in captured.out
+    assert "optimiser" in captured.out
+    assert f"{options.training().total_iter:,} iters" in captured.out
+    warnings = "".join(line for line in captured.err.splitlines() if "does not exist" in line)
+    assert "datasets.train" in warnings
+    assert "datasets.val" in warnings
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_trains(name: str) -> None:
+    make_data(name)
+    options = small(name)
+    assert train(options, CPU) == 0
+    record = json.loads(Path("experiments", options.name, "run.json").read_text())
+    assert record["finished"]
+    assert record["iterations"] == 2
+    log = Path("experiments", options.name, "train.log").read_text()
+    assert "psnr" in log
+    saved = torch.load(Path("experiments", options.name, "models", "net_g_2.pth"), weights_only=True)
+    assert ("params_ema" in saved) == bool(options.training().ema_decay)
+    # the resolved file is a native one that says the same
+    again = load_options(Path("experiments", options.name, "options.yml"))
+    assert again == options
+
+
+def test_frozen_parameters_wake_in_the_named_iteration() -> None:
+    make_data("basicvsr")
+    run = Training(small("basicvsr"), CPU)
+    flow = run.model.net.get_parameter("spynet.weight")
+    before = flow.detach().clone()
+    batch = {"lq": torch.rand(1, 3, 3, 8, 8), "gt": torch.rand(1, 3, 3, 32, 32), "key": ["a"]}
+    for iteration, moved in ((1, False), (2, True)):
+        run.model.start_iteration(iteration, iteration - 1)
+        run.model.train_step(batch)
+        assert bool((flow != before).any()) == moved
+
+
+def test_partitions_and_lists_choose_the_clips() -> None:
+    make_data("edvr")
+    run = Training(small("edvr"), CPU)
+    # of 000, 001 and 002 the first is REDS4's and the last not in the list; windows of 5 in 6 frames
+    assert len(run.dataset) == 2
+    assert run.dataset[0]["key"] == "001/00000002"
+    assert {clip.sequence for clip in run.val_sets["val"].clips(merge=True)} == {"000"}
+
+
+def test_basicsr_starts_anew_and_nafnet_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    make_data("rcan")
+    assert train(small("rcan"), CPU) == 0
+    assert train(small("rcan"), CPU) == 0
+    assert len(list(Path("experiments").glob("301_RCAN_archived_*"))) == 1
+    assert train(small("rcan", "train:total_iter=3"), CPU, "auto") == 0  # --auto_resume
+    assert "going on after iter 2" in Path("experiments/301_RCAN/train.log").read_text()
+    make_data("nafnet_gopro")
+    assert train(small("nafnet_gopro"), CPU) == 0
+    assert train(small("nafnet_gopro", "train:total_iter=3"), CPU) == 0
+    assert "going on after iter 2" in Path("experiments/NAFNet-GoPro-width64/train.log").read_text()
+
+
+def test_the_command_line_of_basicsr() -> None:
+    from typer.testing import CliRunner
+
+    make_data("rcan")
+    forced = [*SMALL["rcan"], *COMMON]
+    arguments = ["train", "-opt", str(FILES / "rcan.yml"), "--local-rank", "0", "--auto_resume", "--debug"]
+    result = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--force_yml", *forced])
+    assert result.exit_code == 0, result.output
+    assert Path("experiments/debug_301_RCAN/models/net_g_2.pth").is_file()
+    weights = ["--weights", "experiments/debug_301_RCAN/models/net_g_2.pth"]
+    test = ["test", "-opt", str(FILES / "rcan.yml"), *weights, "--device", "cpu", "--local_rank", "0"]
+    result = CliRunner().invoke(app, [*test, "--force_yml", *SMALL["rcan"]])
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(Path("results/301_RCAN/metrics.json").read_text())
+    assert metrics["protocol"]["name"] == "own:psnr=PSNR(crop_border=2,test_y_channel=True)"
+    assert metrics["datasets"]["val"]["frames"] == 4
+    dry = ["train", "-opt", str(FILES / "rcan.yml"), "--launcher", "pytorch", "--dry-run", "--force_yml"]
+    result = CliRunner().invoke(app, [*dry, *SMALL["rcan"], "num_gpu=8", "datasets:train:dataset_enlarge_ratio=99"])
+    assert result.exit_code == 0
+    assert "8 process(es)" in result.output
+
+
+def test_lq_names_and_what_is_wrong_with_two_roots() -> None:
+    names = [f"{i}.png" for i in range(3)]
+    write_pairs(Path("lq"), Path("gt"), names, lq_names=[f"{i}x1.png" for i in range(3)])
+    stores = open_roots({"lq": "lq", "gt": "gt", "lq_name": "{}x1"})
+    assert dict(stores.sequences) == {"": ["0", "1", "2"]}
+    assert stores.lq.place("1") == "lq/1x1.png"
+    Path("list.txt").write_text("0.png (24,32,3)\n2.png (24,32,3)\n")
+    chosen = open_roots({"lq": "lq", "gt": "gt", "lq_name": "{}x1", "names": "list.txt"})
+    assert dict(chosen.sequences) == {"": ["0", "2"]}
+    assert open_roots({"lq": "lq"}).gt is None
+    for roots, message in (
+        ({"lq": "lq", "gt": "gt"}, "3 frames have no partner in lq: 0, 1, 2"),
+        ({"lq": "lq", "gt": "nowhere"}, "nowhere: does not exist"),
+        ({"lq": "lq", "names": "nothing.txt"}, "nothing.txt: does not exist"),
+        ({"lq": "lq", "without": [""]}, "none of its frames is left"),
+    ):
+        with pytest.raises(DataError, match=message):
+            open_roots(roots)  # type: ignore[arg-type]
+
+
+SIMDEBLUR = """
+dataset:
+  train:
+    name: DVD
+    mode: train
+    sampling: n_c
+    overlapping: true
+    interval: 1
+    root_gt: ./datasets/DVD/quantitative_datasets
+    num_frames: 5
+    augmentation:
+      RandomCrop: {size: [256, 256]}
+      RandomHorizontalFlip: {p: 0.5}
+      RandomRotation90: {p: 0.25}
+      ToTensor: ~
+    loader: {batch_size: 8, num_workers: 2}
+  val:
+    name: DVD
+    mode: val
+    sampling: dvd_test
+    overlapping: true
+    interval: 1
+    root_gt: ./datasets/DVD/quantitative_datasets
+    num_frames: 5
+    loader: {batch_size: 1, num_workers: 1}
+model: {name: DBN, num_frames: 5, in_channels: 3, inner_channels: 64}
+meta_arch: {name: DBN}
+loss:
+  criterion: {name: CharbonnierLoss, loss_weight: 1.0}
+  weights: [1.0]
+schedule:
+  epochs: 651
+  val_epochs: 10
+  optimizer: {name: Adam, lr: 0.0002, betas: [0.9, 0.99]}
+  lr_scheduler: {name: MultiStepLR, milestones: [500, 600, 620], gamma: 0.1}
+logging: {period: 20}
+ckpt: {period: 10}
+work_dir: ./workdir
+resume_from: "None"
+"""
+
+
+def test_simdeblur_is_converted() -> None:
+    Path("dbn_dvd.yaml").write_text(SIMDEBLUR)
+    text = convert("dbn_dvd.yaml")
+    assert "# Means nothing here and was left out:" in text
+    assert "#   work_dir" in text
+    Path("native.yml").write_text(text)
+    options = load_options("native.yml")
+    train_options = options.training()
+    assert options.name == "dbn_dvd"
+    assert train_options.total_epoch == 651
+    assert options.val.val_freq == 10
+    assert train_options.losses["pixel"].type == "SimDeblurCharbonnierLoss"
+    assert train_options.scheduler is not None
+    assert train_options.scheduler.arguments["milestones"] == [500, 600, 620]
+    entry = options.datasets["train"]
+    assert (entry.gt_size, entry.batch_size_per_gpu, entry.num_worker_per_gpu) == (256, 8, 2)
+    assert entry.arguments["augment"] == {"hflip": 0.5, "transpose": 0.25}
+    assert entry.arguments["layout"] == "dvd"
+    assert options.datasets["val"].arguments["anchors"] == "dvd_test"
+
+
+def test_what_cannot_be_converted_stands_in_the_head() -> None:
+    Path("o.yml").write_text((FILES / "rcan.yml").read_text().replace("type: L1Loss", "type: OddLoss"))
+    text = convert("o.yml")
+    assert (
+        "# Could not be carried over; mend by hand:\n#   train.pixel_opt.type: there is no counterpart of the" in text
+    )
+    Path("native.yml").write_text(convert(FILES / "rcan.yml"))
+    assert load_options("native.yml") == load_options(FILES / "rcan.yml")
+    with pytest.raises(OptionsError, match="own form already"):
+        convert("native.yml")
+
+
+def test_the_converter_replaces_no_file() -> None:
+    from typer.testing import CliRunner
+
+    command = ["convert-config", str(FILES / "edvr.yml"), "-o", "out.yml"]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert load_options("out.yml").name == "201_EDVR"
+    assert CliRunner().invoke(app, command).exit_code == 2
+    assert CliRunner().invoke(app, [*command, "--force"]).exit_code == 0
