@@ -46,7 +46,7 @@ def translate_dataset(entry: Section, dialect: Dialect, scale: Any) -> None:
         neutral = {"mean": 0, "std": 1}[key]
         if entry.get(key, neutral) not in (neutral, [neutral] * 3):
             entry.translation.problem(entry.at(key), "networks here take [0, 1]; give the normalisation to the network")
-    entry.close(also=["type"])
+    entry.close()
 
 
 def _roots(entry: Section, to: tuple[str, ...]) -> None:

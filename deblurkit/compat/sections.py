@@ -7,7 +7,7 @@ path that it was written under, so that later complaints name what the user wrot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,11 +161,11 @@ class Section:
         self.set(table[name], "type", *to, "type")
         return table[name]
 
-    def close(self, also: Iterable[str] = ()) -> None:
-        """Complain of keys that nobody knows; `also`: keys to suggest besides."""
+    def close(self) -> None:
+        """Complain of keys that nobody knows."""
         for key in self.values:
             if key not in self._asked:
-                hint = did_you_mean(key, [*self._asked, *also])
+                hint = did_you_mean(key, self._asked)
                 self.translation.problem(self.at(key), f"unknown key{hint}")
 
 

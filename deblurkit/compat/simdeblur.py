@@ -106,7 +106,7 @@ def _dataset(entry: Section, key: str) -> None:
 
 def _sampling(entry: Section, to: tuple[str, ...]) -> None:
     sampling = entry.get("sampling", "n_c")
-    native = {"strcnn": "context", "dvd_test": "n_c"}.get(sampling, sampling)
+    native = {"strcnn": "context", "dvd_test": "n_c"}.get(str(sampling), sampling)
     entry.set(native, "sampling", *to, "sampling")
     if sampling == "dvd_test":
         entry.set("dvd_test", "sampling", *to, "anchors")
@@ -120,13 +120,13 @@ def _augmentation(entry: Section, to: tuple[str, ...]) -> None:
         arguments: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
         if name == "RandomCrop":
             size = arguments.get("size", value)
-            sides = size if isinstance(size, list) else [size]
-            if len(set(sides)) > 1 or not all(isinstance(side, int) for side in sides):
+            sides = size if isinstance(size, list) and size else [size]
+            if sides != [sides[0]] * len(sides) or not isinstance(sides[0], int):
                 augmentation.translation.problem(augmentation.at(name), f"crops are square here, got {size!r}")
             else:
                 augmentation.set(sides[0], name, *to, "gt_size")
         elif name in _AUGMENTATIONS:
-            augmentation.set(float(arguments.get("p", 0.5)), name, *to, "augment", _AUGMENTATIONS[name])
+            augmentation.set(arguments.get("p", 0.5), name, *to, "augment", _AUGMENTATIONS[name])
         else:
             augmentation.ignore(name)
 
@@ -138,14 +138,17 @@ def _loss(root: Section) -> None:
     criteria = loss.get("criterion") or []
     criteria = criteria if isinstance(criteria, list) else [criteria]
     weights = loss.get("weights", [1.0] * len(criteria))
-    for number, (criterion, weight) in enumerate(zip(criteria, weights, strict=False)):
-        name = criterion.get("name") if isinstance(criterion, Mapping) else criterion
+    if not isinstance(weights, list) or len(weights) != len(criteria):
+        loss.translation.problem(loss.at("weights"), f"is a list with a number for each criterion, got {weights!r}")
+        weights = [1.0] * len(criteria)
+    for number, (criterion, weight) in enumerate(zip(criteria, weights, strict=True)):
+        name = str(criterion.get("name") if isinstance(criterion, Mapping) else criterion)
         if name not in _LOSSES:
             loss.translation.problem(loss.at("criterion"), f"there is no counterpart of the loss {name!r}")
             continue
         to = ("train", "losses", "pixel" if number == 0 else f"loss_{number}")
         loss.set(_LOSSES[name], "criterion", *to, "type")
-        loss.set(float(weight), "weights", *to, "weight")
+        loss.set(weight, "weights", *to, "weight")
         if isinstance(criterion, Mapping) and criterion.keys() - {"name", "loss_weight"}:
             extra = ", ".join(sorted(criterion.keys() - {"name", "loss_weight"}))
             loss.translation.problem(loss.at("criterion"), f"carry the arguments of {name} over by hand: {extra}")
@@ -164,7 +167,7 @@ def _schedule(root: Section) -> None:
         optimizer.rest("train", "optim_g")
     scheduler = schedule.section("lr_scheduler")
     if scheduler:
-        name = scheduler.get("name")
+        name = str(scheduler.get("name"))
         if name in _SCHEDULERS:
             scheduler.set(_SCHEDULERS[name], "name", "train", "scheduler", "type")
             scheduler.rest("train", "scheduler")

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -20,6 +21,10 @@ from deblurkit.console import fail
 from deblurkit.errors import DeviceError, TrainingError
 
 T = TypeVar("T")
+
+#: How long processes wait for each other. Validation shares whole sequences out, and some take much longer than others;
+#: a process that died is noticed by the launcher, not by this.
+_PATIENCE = timedelta(hours=1)
 
 #: Exit codes of a run that saved its state and stopped: by hand, terminated, pre-empted by Slurm (to be queued again).
 STOP_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
@@ -207,7 +212,7 @@ def process_group(device: str = "auto") -> Iterator[Place]:
         torch.cuda.set_device(own)
     backend = "nccl" if own.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, rank=rank, world_size=world_size)
+        dist.init_process_group(backend, timeout=_PATIENCE, rank=rank, world_size=world_size)
     except dist.DistError as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(

@@ -24,6 +24,7 @@ from deblurkit.errors import DataError, OptionsError
 from deblurkit.network import Network
 from deblurkit.options import Options, load_options
 from deblurkit.registry import ARCH_REGISTRY
+from tests.compat.test_translation import every_key
 from tests.support.trees import write_pairs
 
 FILES = Path(__file__).parent / "files"
@@ -319,3 +320,15 @@ def test_the_converter_replaces_no_file() -> None:
     assert load_options("out.yml").name == "201_EDVR"
     assert CliRunner().invoke(app, command).exit_code == 2
     assert CliRunner().invoke(app, [*command, "--force"]).exit_code == 0
+
+
+def test_no_config_of_simdeblur_is_a_crash() -> None:
+    for key in every_key(yaml.safe_load(SIMDEBLUR))[1:]:
+        for odd in ("odd", -1.5, [None], [1, 2], {"odd": [1]}, True, None):
+            values = yaml.safe_load(SIMDEBLUR)
+            at = values
+            for part in key[:-1]:
+                at = at[part]
+            at[key[-1]] = odd
+            Path("odd.yaml").write_text(yaml.safe_dump(values))
+            assert "schema: deblurkit/1" in convert("odd.yaml")
