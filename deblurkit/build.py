@@ -26,7 +26,7 @@ def build(registry: Registry, mapping: Mapping[str, Any], ignore: Iterable[str] 
     Raises:
         RegistryError: unknown type, or arguments that do not fit the signature; all of them in one message.
     """
-    from deblurkit.options import check_arguments
+    from deblurkit.arguments import check_arguments
 
     if not isinstance(mapping.get("type"), str):
         raise RegistryError(f"{registry.kind}: the mapping {dict(mapping)} has no `type`")

@@ -1,11 +1,11 @@
 """What the training engine costs beside the training itself, and where its time goes.
 
     python scripts/bench_train.py                       # the CPU: overhead, and time spent waiting for data
-    python scripts/bench_train.py --device cuda --crop 256 --batch 8 --network NAFNet:width=32 --network DBN:num_frames=5
+    python scripts/bench_train.py --device cuda --crop 256 --batch 8 --network NAFNet --network DBN:num_frames=5
 
 The engine (`Training.run`: sampling, loading, prefetching, step, guard, hooks) and a bare PyTorch loop (forward, loss,
-backward, the same optimiser; one batch, on the device already) take turns in one process, a block of iterations each, so
-that whatever else the machine does meets both. Figures are medians over blocks. On a GPU the ways of computing (TF32,
+backward, the same optimiser; one batch, on the device already) take turns in one process, a block of iterations each,
+so that whatever else the machine does meets both. Figures are medians over blocks. On a GPU the ways of computing (TF32,
 bf16, channels_last, compile) are compared as well. Prints Markdown tables.
 """
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from deblurkit.arguments import check_arguments, signature_of
 from deblurkit.errors import OptionsError, RegistryError
-from deblurkit.options import Component, Options, check_arguments, load_options, signature_of
+from deblurkit.options import Component, Options, load_options
 from deblurkit.registry import HOOK_REGISTRY
 
 TRAIN = """\

@@ -57,7 +57,7 @@ class Entry:
     @property
     def arguments(self) -> list[Argument]:
         """The constructor's arguments in order."""
-        from deblurkit.options import signature_of
+        from deblurkit.arguments import signature_of
 
         return [
             Argument(name, _spell(annotation), None if default is inspect.Parameter.empty else repr(default))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from deblurkit.arguments import check_arguments
 from deblurkit.build import build_dataset
 from deblurkit.data.lmdb_make import make_lmdb
 from deblurkit.data.request import SampleRequest
 from deblurkit.data.video_dataset import VideoDataset
 from deblurkit.errors import DataError, RegistryError
 from deblurkit.image_io import encode_png, read_image
-from deblurkit.options import check_arguments
 from tests.support.trees import make_tree
 
 
