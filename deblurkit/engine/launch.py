@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -229,6 +230,9 @@ def process_group(device: str = "auto") -> Iterator[Place]:
         message = f"process {rank} of {world_size} lost touch with another process, which has ended early"
         raise PeerLostError(message) from error
     finally:
+        # what wraps networks holds on to the group: were it freed at the interpreter's end only, gloo's threads could
+        # still be running then, which aborts the process
+        gc.collect()
         dist.destroy_process_group()
 
 
