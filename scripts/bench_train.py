@@ -5,7 +5,7 @@
 
 The engine (`Training.run`: sampling, loading, prefetching, step, guard, hooks) and a bare PyTorch loop (forward, loss,
 backward, the same optimiser; one batch, on the device already) take turns in one process, a block of iterations each,
-so that whatever else the machine does meets both. Figures are medians over blocks. On a GPU the ways of computing (TF32,
+so that whatever else the machine does meets both. Figures are medians over blocks. On a GPU the ways of computing (TF32
 bf16, channels_last, compile) are compared as well. Prints Markdown tables.
 """
 
@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=10, help="iterations of a block")
     parser.add_argument("--blocks", type=int, default=9)
     arguments = parser.parse_args()
+    cv2.setNumThreads(0)  # its threads do not survive the fork that makes the workers
     device = resolve_device(arguments.device)
     networks = [parse_network(text) for text in arguments.network or ["DBN:num_frames=5"]]
     rows: list[str] = []
@@ -169,7 +170,7 @@ def main() -> None:
         make_data(root, arguments.frames + 3)
         for network in networks:
             spelled = ", ".join(str(value) if key == "type" else f"{key}={value}" for key, value in network.items())
-            for storage in ("lmdb", "files"):
+            for storage in ("lmdb", "disk"):
                 turns, _ = measure(arguments, root, network, storage, "fp32", bare=True)
                 engine, bare = statistics.median(turns.engine_seconds), statistics.median(turns.bare_seconds)
                 ratio = statistics.median(a / b for a, b in zip(turns.engine_seconds, turns.bare_seconds, strict=True))

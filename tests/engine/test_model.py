@@ -198,7 +198,8 @@ def test_several_losses_with_weights(tmp_path: Path) -> None:
     model = make(losses={"a": {"type": "L1Loss", "weight": 2.0}, "b": {"type": "MSELoss", "weight": 0.5}})
     model.start_iteration(1, 0)
     data = batch()
-    restored = model.net.run(data["lq"])["restored"]
+    with torch.no_grad():
+        restored = model.net.run(data["lq"])["restored"]
     terms = model.train_step(data)
     assert float(terms["a"]) == pytest.approx(2 * float((restored - data["gt"]).abs().mean()), rel=1e-5)
     assert float(terms["b"]) == pytest.approx(0.5 * float(((restored - data["gt"]) ** 2).mean()), rel=1e-5)
