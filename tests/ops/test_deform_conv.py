@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from deblurkit.ops import backend, deform_conv
-from deblurkit.ops.deform_conv import (
+from deblurkit.ops.deform_conv import deform_conv2d
+from deblurkit.ops.deform_conv_modules import (
     DeformConv2d,
     DeformConvPack,
     FlowGuidedDeformConv,
-    deform_conv2d,
     guided_offset_mask,
     split_offset_mask,
 )
