@@ -89,7 +89,8 @@ def _parameters(cls: Callable[..., Any], skip: Iterable[str]) -> tuple[dict[str,
             return {}, False  # no constructor of its own; torch's says (*args, **kwargs) and refuses both
     try:
         hints = typing.get_type_hints(constructor)
-    except Exception:  # an annotation that only a type checker can resolve: the names are still checked
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        # an annotation that only a type checker can resolve: the names are still checked
         hints = {}
     found: dict[str, tuple[Any, Any]] = {}
     free = False
