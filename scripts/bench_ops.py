@@ -5,7 +5,8 @@
     python scripts/bench_ops.py --device cuda
 
 "naive" is the obvious form without any cutting: the whole unfolded input, kept by autograd (deform_conv2d,
-deform_attention, misc_kernel); a product per displacement (correlation); an index for every value (pixel_volume).
+deform_attention, filter_adaptive_conv, misc_kernel); a product per displacement (correlation); an index for every value
+(pixel_volume).
 Memory is the peak above the inputs, as counted by torch's profiler on a CPU and its allocator on a GPU.
 Ratios are to the naive form; they are of one run, in which the forms take turns.
 """
@@ -30,6 +31,7 @@ from deblurkit.ops import backend
 from deblurkit.ops.correlation import correlation
 from deblurkit.ops.deform_attention import deform_attention
 from deblurkit.ops.deform_conv import deform_conv2d
+from deblurkit.ops.fac import filter_adaptive_conv
 from deblurkit.ops.flow_warp import flow_warp, masked_warp_pwc
 from deblurkit.ops.misc_kernel import misc_kernel
 from deblurkit.ops.pixel_volume import pixel_volume
@@ -78,6 +80,11 @@ def naive_correlation(first: Tensor, second: Tensor, radius: int = 4) -> Tensor:
     return torch.stack(volume, dim=1)
 
 
+def naive_filter(features: Tensor, kernels: Tensor) -> Tensor:
+    unfolded = F.unfold(F.pad(features, [2] * 4, mode="replicate"), 5).view_as(kernels)
+    return (unfolded * kernels).unflatten(1, (-1, 25)).sum(2)
+
+
 def naive_misc(padded: Tensor, vertical: Tensor, horizontal: Tensor, *rest: Tensor) -> Tensor:
     alpha, beta, weight = rest
     size = vertical.shape[1]
@@ -116,13 +123,16 @@ def masked_by_plane(x: Tensor, flow: Tensor) -> Tensor:
     return flow_warp(x, flow) * (flow_warp(torch.ones_like(x), flow) > 0.999)
 
 
-def of_backend(name: backend.Backend) -> Form:
+def of_backend(name: backend.Backend, form: Form) -> Form:
     def run(*arguments: Tensor) -> Tensor:
         with backend.use_backend(name):
-            # whatever the budget: this is a comparison of backends
-            return deform_conv2d(*arguments, padding=1, budget=backend.BUDGETS["cpu"] if name == "torch" else 2**40)
+            return form(*arguments)
 
     return run
+
+
+def by_backend(operator: str, form: Form, device: torch.device) -> list[tuple[str, Form]]:
+    return [(name, of_backend(name, form)) for name in backend.available(operator, device.type)]
 
 
 def cases(device: torch.device) -> list[tuple[str, list[tuple[str, Form]], list[Tensor]]]:
@@ -133,7 +143,12 @@ def cases(device: torch.device) -> list[tuple[str, list[tuple[str, Form]], list[
         return [torch.randn(*shape, device=device) * s for shape, s in zip(shapes, scales, strict=True)]
 
     found = []
-    names = backend.available("deform_conv2d", device.type)
+
+    def deform(*arguments: Tensor) -> Tensor:
+        # torchvision's is taken where its unfolded input fits the budget: here always, to compare the backends
+        forced = backend.choose("deform_conv2d", device.type) == "torchvision"
+        return deform_conv2d(*arguments, padding=1, budget=2**40 if forced else None)
+
     for title, batch, cin, cout, groups, height, width in (
         ("BasicVSR++ at 1/4 of 720p", 1, 128, 64, 16, 180, 320),
         ("BasicVSR++ training crop", 2, 128, 64, 16, 64, 64),
@@ -149,7 +164,7 @@ def cases(device: torch.device) -> list[tuple[str, list[tuple[str, Form]], list[
             (batch, groups * 9, *size),
             scale=(1, 2, 0.1),
         )
-        forms: list[tuple[str, Form]] = [("naive", naive_deform_conv), *((name, of_backend(name)) for name in names)]
+        forms: list[tuple[str, Form]] = [("naive", naive_deform_conv), *by_backend("deform_conv2d", deform, device)]
         found.append((f"deform_conv2d: {title}", forms, tensors))
     tensors = make((2, 1, 96, 96, 96), (1, 2, 192, 96, 96), (2, 2 * 12 * 18, 96, 96), scale=(1, 1, 2))
     forms = [
@@ -159,8 +174,11 @@ def cases(device: torch.device) -> list[tuple[str, list[tuple[str, Form]], list[
     found.append(("deform_attention: clip of 2, 96 channels, 96x96", forms, tensors))
     for channels, height, width in ((32, 180, 320), (64, 90, 160), (128, 23, 40)):
         shape = (1, channels, height, width)
-        forms = [("naive", naive_correlation), ("torch", correlation)]
+        forms = [("naive", naive_correlation), *by_backend("correlation", correlation, device)]
         found.append((f"correlation: PWC-Net, {channels} channels, {height}x{width}", forms, make(shape, shape)))
+    tensors = make((1, 32, 90, 160), (1, 32 * 25, 90, 160))
+    forms = [("naive", naive_filter), *by_backend("filter_adaptive_conv", filter_adaptive_conv, device)]
+    found.append(("filter_adaptive_conv: STFAN, 32 channels, 90x160", forms, tensors))
     shapes = [(1, n, 128, 128) for n in (7, 7, 49, 49, 49)]
     forms = [("naive", naive_misc), ("torch", misc_kernel)]
     found.append(("misc_kernel: MISC, 128x128", forms, make((1, 4, 134, 134), *shapes)))

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from deblurkit import registry
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # must be known before anything imports triton
 torch.set_num_threads(1)  # the nets in tests are small, and threads that wait for each other cost more
 
 

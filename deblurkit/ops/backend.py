@@ -1,20 +1,24 @@
 """Which implementation of an operator runs: the one place that looks at packages and devices.
 
 Every operator has a form in pure PyTorch, named "torch". Others are used where they can run and were measured to be
-faster (docs/ops.md). A further backend (a Triton kernel, say) is a name here and a branch in the operator.
+faster (docs/ops.md). The Triton kernels have not been measured on a GPU yet: they come last, and run when
+`use_backend("triton")` asks for them.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-Backend = Literal["torch", "torchvision"]
+Backend = Literal["torch", "torchvision", "triton"]
 
 #: Bytes that one intermediate tensor of an operator may take (the unfolded input of a deformable convolution and the
 #: like), by type of device; a few such tensors exist at a time. Operators that have them take `budget` as an argument.
@@ -37,11 +41,24 @@ def has_torchvision() -> bool:
     return hasattr(torch.ops.torchvision, "deform_conv2d")
 
 
-_RUNS: dict[Backend, Callable[[], bool]] = {"torch": lambda: True, "torchvision": has_torchvision}
+def has_triton() -> bool:
+    """Whether Triton is installed and has a GPU, or its interpreter (TRITON_INTERPRET=1), to run kernels on."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    return torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+_RUNS: dict[Backend, Callable[[], bool]] = {
+    "torch": lambda: True,
+    "torchvision": has_torchvision,
+    "triton": has_triton,
+}
 
 # fastest first; "torch" must be in every list
 _PREFERENCE: dict[str, dict[str, tuple[Backend, ...]]] = {
-    "deform_conv2d": {"cpu": ("torch", "torchvision"), "cuda": ("torchvision", "torch")},
+    "deform_conv2d": {"cpu": ("torch", "torchvision"), "cuda": ("torchvision", "torch", "triton")},
+    "correlation": {"cuda": ("torch", "triton")},
+    "filter_adaptive_conv": {"cuda": ("torch", "triton")},
 }
 
 
@@ -60,6 +77,19 @@ def choose(operator: str, device_type: str) -> Backend:
     """The backend to use: the one asked for by `use_backend` if it can run, else the best."""
     names = available(operator, device_type)
     return _forced if _forced is not None and _forced in names else names[0]
+
+
+def triton_kernels(operator: str, *tensors: Tensor | None) -> ModuleType | None:
+    """The module of Triton kernels, if the operator is to use it for these tensors; they are all float32.
+
+    Under `torch.compile` it is the pure form that runs: the compiler makes kernels of its own.
+    """
+    given = [one for one in tensors if one is not None]
+    if torch.compiler.is_compiling() or any(one.dtype != torch.float32 for one in given):
+        return None
+    if choose(operator, given[0].device.type) != "triton":
+        return None
+    return importlib.import_module("deblurkit.ops.triton_kernels")
 
 
 @contextmanager

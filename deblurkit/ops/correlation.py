@@ -9,13 +9,14 @@ products than needed, yet several times faster. Nothing larger than a few times 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from deblurkit.ops import backend
 from deblurkit.ops.sampling import working_dtype
 
 _RUN = 8
@@ -54,6 +55,9 @@ class _Correlation(torch.autograd.Function):
     def forward(ctx: Any, first: Tensor, second: Tensor, radius: int) -> Tensor:
         ctx.save_for_backward(first, second)
         ctx.radius = radius
+        kernels = backend.triton_kernels("correlation", first, second)
+        if kernels is not None:
+            return cast(Tensor, kernels.correlation(first.contiguous(), second.contiguous(), radius))
         batch, _, height, width = first.shape
         runs, windows = _runs(first), _windows(second, radius)
         side = 2 * radius + 1
@@ -68,6 +72,16 @@ class _Correlation(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         first, second = ctx.saved_tensors
         radius, side = ctx.radius, 2 * ctx.radius + 1
+        kernels = backend.triton_kernels("correlation", grad, first, second)
+        if kernels is not None:
+            maps, grad = (second.contiguous(), first.contiguous()), grad.contiguous()
+            of_first, of_second = (
+                kernels.correlation_backward(grad, other, radius, of_second=bool(i))
+                if ctx.needs_input_grad[i]
+                else None
+                for i, other in enumerate(maps)
+            )
+            return of_first, of_second, None
         batch, channels, height, width = first.shape
         with torch.autocast(first.device.type, enabled=False):
             runs, windows = _runs(first), _windows(second, radius)

@@ -9,7 +9,7 @@ pieces of a set budget, in the forward and in the backward pass; autograd keeps 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ def deform_conv2d(
     Raises:
         ValueError: shapes that do not fit.
     """
-    geometry = _Geometry.of(x, offset, weight, bias, mask, stride, padding, dilation)
+    geometry = Geometry.of(x, offset, weight, bias, mask, stride, padding, dilation)
     budget = backend.budget_of(x.device.type, budget)
     dtype = working_dtype(x, offset, weight, bias, mask)
     arguments = [None if one is None else one.to(dtype) for one in (x, offset, mask, weight, bias)]
@@ -69,8 +69,8 @@ def deform_conv2d(
     return out.to(x.dtype)
 
 
-class _Geometry(NamedTuple):
-    """The sizes of one call."""
+class Geometry(NamedTuple):
+    """The sizes of one call of `deform_conv2d`."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -92,7 +92,8 @@ class _Geometry(NamedTuple):
         stride: Pair,
         padding: Pair,
         dilation: Pair,
-    ) -> _Geometry:
+    ) -> Geometry:
+        """Read the sizes off the tensors; raises ValueError where they do not fit each other."""
         strides, paddings, dilations = _pair(stride), _pair(padding), _pair(dilation)
         batch, channels, *image = x.shape
         outputs, channels_each, *kernel = weight.shape
@@ -128,10 +129,12 @@ class _Geometry(NamedTuple):
 
     @property
     def taps(self) -> int:
+        """How many places an output pixel reads, per channel."""
         return self.kernel[0] * self.kernel[1]
 
     @property
     def positions(self) -> int:
+        """How many pixels the output has."""
         return self.size[0] * self.size[1]
 
     def column_bytes(self, dtype: torch.dtype) -> int:
@@ -150,7 +153,7 @@ def _torchvision(
     mask: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: _Geometry,
+    geometry: Geometry,
     budget: int,
 ) -> Tensor:
     """torchvision's operator, on as many samples at a time as the budget allows."""
@@ -188,11 +191,15 @@ class _DeformConv(torch.autograd.Function):
         mask: Tensor | None,
         weight: Tensor,
         bias: Tensor | None,
-        geometry: _Geometry,
+        geometry: Geometry,
         budget: int,
     ) -> Tensor:
         ctx.save_for_backward(x, offset, mask, weight)
         ctx.geometry, ctx.budget = geometry, budget
+        kernels = backend.triton_kernels("deform_conv2d", x, offset, mask, weight, bias)
+        if kernels is not None:
+            given = [None if one is None else one.contiguous() for one in (x, offset, mask, weight, bias)]
+            return cast(Tensor, kernels.deform_conv(*given, geometry))
         pieces = _Pieces(x, offset, mask, weight, geometry)
         out = x.new_empty(len(x), weight.shape[0], geometry.positions)
         for n, g, p in pieces.cut(budget, split_groups=False):
@@ -200,8 +207,8 @@ class _DeformConv(torch.autograd.Function):
             columns = sample(image, grid)
             if pieces.mask is not None:
                 columns *= pieces.mask[n, g, None, :, p].flatten(0, 1)
-            kernels = pieces.kernels(n, g)
-            product = torch.bmm(kernels, columns.view(len(kernels), kernels.shape[2], -1))
+            taps = pieces.kernels(n, g)
+            product = torch.bmm(taps, columns.view(len(taps), taps.shape[2], -1))
             product = product.unflatten(0, (n.stop - n.start, -1)).flatten(1, 2)
             out[n, :, p] = product if bias is None else product.add_(bias[:, None])
         return out.unflatten(2, geometry.size)
@@ -261,7 +268,7 @@ class _DeformConv(torch.autograd.Function):
 class _Pieces:
     """The inputs of one call, seen by deformable group and position."""
 
-    def __init__(self, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, geometry: _Geometry) -> None:
+    def __init__(self, x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, geometry: Geometry) -> None:
         self.geometry = geometry
         groups, taps = geometry.deformable_groups, geometry.taps
         self.images = x.contiguous().unflatten(1, (groups, -1))  # (N, D, Cin/D, H, W)

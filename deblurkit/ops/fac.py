@@ -12,13 +12,16 @@ Unfolding the features would take kernel_size^2 times their memory; here the tap
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from deblurkit.ops import backend
 
 #: Bytes of float32 kernels that `predicted_filter_conv` holds at a time.
 KERNEL_BUDGET = 64 * 2**20
@@ -138,7 +141,21 @@ def _filter(padded: Tensor, kernels: Tensor) -> Tensor:
     if torch.is_grad_enabled() and (padded.requires_grad or kernels.requires_grad):
         filtered: Tensor = _Filter.apply(padded, kernels)
         return filtered
+    return _filter_forward(padded, kernels)
+
+
+def _filter_forward(padded: Tensor, kernels: Tensor) -> Tensor:
+    fused = _fused(padded, kernels)
+    if fused is not None:
+        return cast(Tensor, fused.filter_pixels(padded.contiguous(), kernels.contiguous()))
     return _sum_of_taps(padded, kernels)
+
+
+def _fused(padded: Tensor, kernels: Tensor, *others: Tensor) -> ModuleType | None:
+    """The Triton kernels, where they are to be used; they know one kernel per pixel and channel only."""
+    if kernels.shape[1] != padded.shape[1]:
+        return None
+    return backend.triton_kernels("filter_adaptive_conv", padded, kernels, *others)
 
 
 def _taps(padded: Tensor, kernels: Tensor) -> list[Tensor]:
@@ -157,7 +174,7 @@ def _sum_of_taps(padded: Tensor, kernels: Tensor) -> Tensor:
 
 
 class _Filter(torch.autograd.Function):
-    """`_sum_of_taps` with a backward pass that writes each tap's gradient in place.
+    """`_filter_forward` with a backward pass that writes each tap's gradient in place.
 
     Autograd's own would make a full-size map of zeros for each of the k*k views.
     """
@@ -165,12 +182,17 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, padded: Tensor, kernels: Tensor) -> Tensor:
         ctx.save_for_backward(padded, kernels)
-        return _sum_of_taps(padded, kernels)
+        return _filter_forward(padded, kernels)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         padded, kernels = ctx.saved_tensors
+        fused = _fused(padded, kernels, grad)
+        if fused is not None:
+            given = [one.contiguous() for one in (grad, padded, kernels)]
+            of_padded, of_kernels = fused.filter_pixels_backward(*given, ctx.needs_input_grad)
+            return of_padded, of_kernels
         grad_padded = grad_kernels = None
         if ctx.needs_input_grad[0]:
             grad_padded = torch.zeros_like(padded, dtype=torch.promote_types(padded.dtype, torch.float32))
