@@ -48,7 +48,8 @@ class Fixture:
 
     def call(self, net: nn.Module) -> list[Tensor]:
         """The network's outputs on the fixture's inputs, flat and cut like the stored ones."""
-        inputs = [torch.from_numpy(uniform(one["shape"], one["seed"])) for one in self.meta["inputs"]]
+        device = next(net.parameters()).device
+        inputs = [torch.from_numpy(uniform(one["shape"], one["seed"])).to(device) for one in self.meta["inputs"]]
         with torch.no_grad():
             outputs = list(flatten(net(*inputs, **self.meta.get("call_kwargs", {}))))
         if "output_slice" in self.meta:
