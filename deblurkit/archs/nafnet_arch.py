@@ -242,13 +242,13 @@ class _UNet(Network):
         super().__init__(
             FrameContract(
                 kind="image",
+                channels=img_channel,
                 pad="zeros",
                 halo="global",  # the local windows end somewhere too, but 36 of them in a row reach across any image
                 capabilities=Capabilities(bf16=True, fp16=False),
                 licence="MIT (NAFNet)",
             )
         )
-        self.img_channel = img_channel
         depth = len(enc_blk_nums)
         self.multiple = 2**depth
         widths = [width << level for level in range(depth + 1)]
@@ -279,11 +279,6 @@ class _UNet(Network):
         for decoder, up in zip(self.decoders, self.ups, strict=True):
             value = decoder(up(value).add_(skips.pop()))
         return self.ending(value)[..., :height, :width] + x
-
-    def example_input(self, height: int, width: int, batch: int = 1, length: int | None = None) -> Tensor:
-        """See `Network.example_input`; the images have `img_channel` channels."""
-        x = super().example_input(height, width, batch, length)
-        return x.new_zeros((batch, self.img_channel, *x.shape[-2:]))
 
 
 _SMALL: dict[str, Any] = {"width": 8, "enc_blk_nums": [1, 1, 1, 2], "dec_blk_nums": [1, 1, 1, 1]}

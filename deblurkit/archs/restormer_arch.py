@@ -174,11 +174,12 @@ class Restormer(Network):
             FrameContract(
                 kind="image",
                 multiple=8,
+                channels=inp_channels,
                 capabilities=Capabilities(bf16=True, fp16=False),
                 licence="Academic Public License (non-commercial; Restormer)",
             )
         )
-        self.inp_channels, self.dual_pixel_task = inp_channels, dual_pixel_task
+        self.dual_pixel_task = dual_pixel_task
 
         def level(depth: int, count: int, heads: int) -> nn.Sequential:
             block: tuple[Any, ...] = (dim << depth, heads, ffn_expansion_factor, bias, LayerNorm_type == "WithBias")
@@ -220,8 +221,3 @@ class Restormer(Network):
         if self.dual_pixel_task:
             return self.output(value + self.skip_conv(embedded))
         return self.output(value) + x
-
-    def example_input(self, height: int, width: int, batch: int = 1, length: int | None = None) -> Tensor:
-        """See `Network.example_input`; the images have `inp_channels` channels."""
-        x = super().example_input(height, width, batch, length)
-        return x.new_zeros((batch, self.inp_channels, *x.shape[-2:]))

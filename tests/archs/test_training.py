@@ -47,15 +47,21 @@ def _options(rate: float, precision: str, outputs: list[str]) -> Options:
 
 
 def _batch(net: Network, side: int) -> Mapping[str, Any]:
-    """Smooth coloured pictures that move to the right, and what an exposure over five pixels makes of them."""
+    """Smooth coloured pictures that move to the right, and what an exposure over five of their pixels makes of them.
+
+    For super-resolution everything is larger by that factor, so that the reduced pictures are the same.
+    """
     contract = net.contract
     shape = net.example_input(side, side, batch=2 if contract.capabilities.batch else 1).shape
-    frames = shape[1] if len(shape) == 5 else 1
-    height, width = shape[-2] * contract.scale, shape[-1] * contract.scale
-    canvas = F.interpolate(torch.rand(shape[0], 3, height // 4, width // 4 + frames), scale_factor=4, mode="bicubic")
-    canvas = F.pad(canvas.clamp(0, 1), (4, 4, 0, 0), mode="replicate")
-    gt = torch.stack([canvas[..., t + 4 : t + 4 + width] for t in range(frames)], dim=1)
-    blurred = torch.stack([canvas[..., t + k : t + k + width] for t in range(frames) for k in range(2, 7)], dim=1)
+    frames, by = shape[1] if len(shape) == 5 else 1, contract.scale
+    height, width = shape[-2] * by, shape[-1] * by
+    grains = torch.rand(shape[0], 3, height // (4 * by), width // (4 * by) + frames)
+    canvas = F.interpolate(grains, scale_factor=4 * by, mode="bicubic")
+    canvas = F.pad(canvas.clamp(0, 1), (4 * by, 4 * by, 0, 0), mode="replicate")
+    starts = [by * (t + 4) for t in range(frames)]
+    gt = torch.stack([canvas[..., at : at + width] for at in starts], dim=1)
+    moved = [at + by * k for at in starts for k in range(-2, 3)]
+    blurred = torch.stack([canvas[..., at : at + width] for at in moved], dim=1)
     blurred = blurred.unflatten(1, (frames, 5)).mean(dim=2)
     lq = F.avg_pool2d(blurred.flatten(0, 1), contract.scale).unflatten(0, (shape[0], frames))
     return {"lq": lq, "gt": gt, "key": ["sequence/0"] * shape[0]}
