@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import ModuleType
 from typing import Literal
 
@@ -65,6 +65,12 @@ _PREFERENCE: dict[str, dict[str, tuple[Backend, ...]]] = {
 def budget_of(device_type: str, asked: int | None = None) -> int:
     """Bytes for an intermediate tensor: what is asked for, else the device's own budget."""
     return BUDGETS.get(device_type, BUDGETS["cpu"]) if asked is None else asked
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """The context in which nothing is cast; also for devices that know no autocast (meta)."""
+    known = device_type != "meta"
+    return torch.autocast(device_type, enabled=False) if known else nullcontext()
 
 
 def available(operator: str, device_type: str) -> tuple[Backend, ...]:

@@ -45,7 +45,7 @@ def correlation(first: Tensor, second: Tensor, radius: int = 4, stride: int = 1)
         raise ValueError(f"radius must be at least 0 and stride at least 1, got {radius} and {stride}")
     dtype = working_dtype(first, second)
     maps = [one[..., ::stride, ::stride].to(dtype) for one in (first, second)]
-    with torch.autocast(first.device.type, enabled=False):
+    with backend.without_autocast(first.device.type):
         volume: Tensor = _Correlation.apply(*maps, radius)
     return volume.to(torch.promote_types(first.dtype, second.dtype))
 
@@ -83,7 +83,7 @@ class _Correlation(torch.autograd.Function):
             )
             return of_first, of_second, None
         batch, channels, height, width = first.shape
-        with torch.autocast(first.device.type, enabled=False):
+        with backend.without_autocast(first.device.type):
             runs, windows = _runs(first), _windows(second, radius)
             grad = F.pad(grad, [0, -width % _RUN]).view(batch, side, side, height, -1, _RUN)
             grad_runs = torch.zeros_like(runs).flatten(0, 2) if ctx.needs_input_grad[0] else None

@@ -53,7 +53,7 @@ def deform_attention(
     shape = _Shape.of(query, keys_values, offset, heads, deformable_groups, kernel_size)
     tensors = (query, keys_values, offset)
     dtype = working_dtype(*tensors)
-    with torch.autocast(query.device.type, enabled=False):
+    with backend.without_autocast(query.device.type):
         out: Tensor = _DeformAttention.apply(
             *(one.to(dtype) for one in tensors), shape, backend.budget_of(query.device.type, budget)
         )
@@ -121,7 +121,7 @@ class _DeformAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, keys_values, offset = ctx.saved_tensors
         of_image = ctx.needs_input_grad[1]
-        with torch.autocast(query.device.type, enabled=False):
+        with backend.without_autocast(query.device.type):
             views = _Views(query, keys_values, offset, ctx.shape)
             grad = grad.reshape(views.query.shape)
             grad_query = query.new_empty(views.query.shape)

@@ -61,7 +61,7 @@ def deform_conv2d(
     budget = backend.budget_of(x.device.type, budget)
     dtype = working_dtype(x, offset, weight, bias, mask)
     arguments = [None if one is None else one.to(dtype) for one in (x, offset, mask, weight, bias)]
-    with torch.autocast(x.device.type, enabled=False):
+    with backend.without_autocast(x.device.type):
         run = _DeformConv.apply
         if backend.choose("deform_conv2d", x.device.type) == "torchvision" and geometry.column_bytes(dtype) <= budget:
             run = _torchvision
@@ -218,7 +218,7 @@ class _DeformConv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, offset, mask, weight = ctx.saved_tensors
         of_x, of_offset, of_mask, of_weight, of_bias = ctx.needs_input_grad[:5]
-        with torch.autocast(x.device.type, enabled=False):
+        with backend.without_autocast(x.device.type):
             geometry = ctx.geometry
             pieces = _Pieces(x, offset, mask, weight, geometry)
             grad = grad.flatten(2)

@@ -6,7 +6,7 @@ State-dict names are those of torchvision, mmcv and the networks that use them (
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,9 +66,14 @@ class DeformConv2d(nn.Module):
         groups: of the convolution. deformable_groups: blocks of input channels with offsets of their own.
         bias: whether there is one.
 
+    Attributes:
+        offset_watch: called with the offsets of every convolution in training; None: nobody looks at them.
+
     Raises:
         ValueError: channels that the groups do not divide.
     """
+
+    offset_watch: Callable[[Tensor], None] | None
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class DeformConv2d(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        self.offset_watch = None
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
         if in_channels % deformable_groups:
@@ -97,6 +103,8 @@ class DeformConv2d(nn.Module):
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
         """Convolve."""
+        if self.offset_watch is not None and self.training:
+            self.offset_watch(offset)
         return deform_conv2d(
             x,
             offset,
