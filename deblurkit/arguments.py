@@ -40,6 +40,9 @@ def check_arguments(
                 problems.append(((name,), f"{problem}, got {arguments[name]!r} (argument of {_name(cls)})"))
         elif default is inspect.Parameter.empty:
             problems.append(((name,), f"missing: {_name(cls)} needs it"))
+    closer = getattr(cls, "argument_problems", None)  # a class may look into its arguments itself
+    if closer is not None and not problems:
+        problems += closer(arguments)
     return problems
 
 
@@ -65,7 +68,7 @@ def _changed(given: Any, checked: Any) -> str:
     if isinstance(given, list | tuple) and isinstance(checked, list | tuple):
         return next((text for pair in zip(given, checked, strict=True) if (text := _changed(*pair))), "")
     if isinstance(given, dict) and isinstance(checked, dict):
-        pairs = zip(given.values(), checked.values(), strict=True)
+        pairs = [(given[key], checked[key]) for key in given if key in checked]  # a TypedDict drops other keys
         return next((text for pair in pairs if (text := _changed(*pair))), "")
     if not isinstance(given, str | bool | int | float) or type(given) is type(checked):
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from deblurkit.errors import RegistryError
+from deblurkit.errors import OptionsError, RegistryError
 from deblurkit.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, Registry
 
 if TYPE_CHECKING:
@@ -47,11 +47,27 @@ def build_network(mapping: Mapping[str, Any]) -> Network:
     return cast("Network", build(ARCH_REGISTRY, mapping))
 
 
-def build_discriminator(mapping: Mapping[str, Any]) -> nn.Module:
-    """An untrained discriminator from the mapping that stands under `network_d`; its checkpoints carry the mapping."""
-    discriminator = cast("nn.Module", build(ARCH_REGISTRY, mapping))
-    discriminator.config = dict(mapping)  # type: ignore[assignment]
-    return discriminator
+def build_discriminator(mapping: Mapping[str, Any], crops: Mapping[str, int] | None = None) -> nn.Module:
+    """An untrained discriminator from the mapping that stands under `network_d`; its checkpoints carry the mapping.
+
+    Args:
+        mapping: `{"type": ..., arguments}`, or several of them by name. crops: `train.gan.crops`.
+
+    Raises:
+        OptionsError: `crops` names a discriminator that is not there, or there is only one.
+    """
+    from deblurkit.models.discriminators import Discriminators
+
+    if "type" not in mapping:
+        discriminator: Any = Discriminators(
+            {key: build(ARCH_REGISTRY, one) for key, one in mapping.items()}, crops or {}
+        )
+    elif crops:
+        raise OptionsError("train.gan.crops: is for several discriminators; network_d is one")
+    else:
+        discriminator = build(ARCH_REGISTRY, mapping)
+    discriminator.config = dict(mapping)
+    return cast("nn.Module", discriminator)
 
 
 def build_dataset(mapping: Mapping[str, Any], seed: int = 0) -> FrameDataset:

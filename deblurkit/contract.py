@@ -22,11 +22,13 @@ class Output:
         frames: "target": one frame per sample, `(B, C, h, w)`; "clip": one frame for every input frame that is not
             mere context (`FrameContract.past`, `future`), `(B, T, C, h, w)`.
         scale: its height and width relative to the input's (0.5: half the size).
+        context: of "clip": input frames at the two ends that it has no result for; None: the contract's past, future.
     """
 
     name: str
     frames: Literal["target", "clip"] = "target"
     scale: float = 1.0
+    context: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class FrameContract:
         min_size: smallest H and W. square: H must equal W.
         pad: how a consumer completes the size to `multiple` and `min_size` (right and bottom).
         scale: size of "restored" relative to the input (4 for x4 super-resolution).
+        channels: of the input: 3 for RGB, 1 for grey, 6 for the two views of a dual-pixel sensor.
         outputs: what `run` returns.
         halo: pixels of context that make a tile exact; "global" when the network pools over the image; "data" when the
             reach depends on the content (flow, deformable convolution) or grows with every frame (recurrent
@@ -90,6 +93,7 @@ class FrameContract:
     square: bool = False
     pad: Padding = "reflect"
     scale: int = 1
+    channels: int = 3
     outputs: tuple[Output, ...] = ()
     halo: int | Literal["global", "data"] = "global"
     capabilities: Capabilities = field(default_factory=Capabilities)
@@ -118,8 +122,9 @@ class FrameContract:
             raise ValueError(f"FrameContract.target: {self.target} is not in a window of {self.frames} frames")
         if self.kind in ("image", "window") and (self.past or self.future):
             raise ValueError("FrameContract: past and future are for kinds 'clip' and 'stream'")
-        if min(self.past, self.future) < 0 or min(self.time_multiple, *self.sizes, self.min_size, self.scale) < 1:
-            raise ValueError("FrameContract: past and future start at 0; multiples, min_size and scale at 1")
+        least = min(self.time_multiple, *self.sizes, self.min_size, self.scale, self.channels)
+        if min(self.past, self.future) < 0 or least < 1:
+            raise ValueError("FrameContract: past and future start at 0; multiples, min_size, scale and channels at 1")
         if self.pad not in ("reflect", "replicate", "zeros"):
             raise ValueError(f"FrameContract.pad: {self.pad!r} is none of reflect, replicate, zeros")
         if self.halo not in ("global", "data") and not (isinstance(self.halo, int) and self.halo >= 0):

@@ -19,6 +19,9 @@ Pixels = NDArray[Any]
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
+#: Those that can be transparent.
+ALPHA_ENDINGS = (".png", ".tif", ".tiff", ".webp")
+
 
 def cv2() -> Any:
     """The OpenCV module.
@@ -115,48 +118,71 @@ def _jpeg_scan(data: bytes) -> int:
     return at
 
 
-def _bgr(image: Pixels, name: str) -> Pixels:
+def _planes(image: Pixels, alpha: Pixels | None, grey: bool, name: str) -> Pixels:
     """What OpenCV's encoders take; they would make something of other shapes and types too."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: (H, W, 3) pixels of uint8 or uint16 are written, not {image.shape} of {image.dtype}")
+    if alpha is not None:
+        if alpha.shape != image.shape[:2] or alpha.dtype != image.dtype:
+            raise DataError(f"{name}: alpha {alpha.shape} of {alpha.dtype} for pixels {image.shape} of {image.dtype}")
+        return np.ascontiguousarray(np.dstack([image[..., ::-1], alpha]))
+    if grey:
+        return np.ascontiguousarray(np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(image.dtype))
     return np.ascontiguousarray(image[..., ::-1])
 
 
 def encode_png(image: Pixels, level: int = 3) -> bytes:
     """PNG bytes of `(H, W, 3)` RGB pixels; `level` 0 to 9 is zlib's. Raises DataError for other shapes and types."""
-    module = cv2()
-    done, data = module.imencode(".png", _bgr(image, "PNG"), [module.IMWRITE_PNG_COMPRESSION, level])
+    return encode_image(image, ".png", [cv2().IMWRITE_PNG_COMPRESSION, level], name="PNG")
+
+
+def encode_image(
+    image: Pixels,
+    ending: str,
+    parameters: Iterable[int] = (),
+    *,
+    alpha: Pixels | None = None,
+    grey: bool = False,
+    name: str = "",
+) -> bytes:
+    """The bytes of a picture file.
+
+    JPEG and WebP get quality 95; formats without 16 bits get the upper 8.
+
+    Args:
+        image: `(H, W, 3)` RGB, uint8 or uint16. ending: `.png`. parameters: OpenCV's, instead of the usual ones.
+        alpha: `(H, W)` of the same dtype, for formats of `ALPHA_ENDINGS`. grey: store the luma (BT.601) only.
+        name: for messages.
+
+    Raises:
+        DataError: the ending is not a picture format, or the pixels are not RGB of uint8 or uint16.
+    """
+    module, ending, name = cv2(), ending.lower(), name or ending
+    if ending not in IMAGE_ENDINGS:
+        raise DataError(f"{name}: pictures are written as {', '.join(IMAGE_ENDINGS)}")
+    planes = _planes(image, alpha if ending in ALPHA_ENDINGS else None, grey, name)
+    if planes.dtype == np.uint16 and ending not in (".png", ".tif", ".tiff"):
+        planes = (planes >> 8).astype(np.uint8)
+    usual = {
+        ".png": [module.IMWRITE_PNG_COMPRESSION, 3],
+        ".webp": [module.IMWRITE_WEBP_QUALITY, 95],
+        ".jpg": [module.IMWRITE_JPEG_QUALITY, 95],
+        ".jpeg": [module.IMWRITE_JPEG_QUALITY, 95],
+    }
+    done, encoded = module.imencode(ending, planes, list(parameters) or usual.get(ending, []))
     if not done:
-        raise DataError(f"PNG encoding failed for pixels of shape {image.shape}, {image.dtype}")
-    return data.tobytes()
+        raise DataError(f"{name}: encoding failed for pixels of shape {image.shape}, {image.dtype}")
+    return bytes(encoded.tobytes())
 
 
 def write_image(path: str | Path, image: Pixels, parameters: Iterable[int] = ()) -> None:
-    """Write `(H, W, 3)` RGB pixels atomically; the ending of `path` decides the format.
-
-    JPEG and WebP are written at quality 95; formats without 16 bits get the upper 8.
+    """Write `(H, W, 3)` RGB pixels atomically; the ending of `path` decides the format, as in `encode_image`.
 
     Raises:
         DataError: the ending is not a picture format, or the pixels are not RGB of uint8 or uint16.
         DeblurkitError: the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() == ".png" and not parameters:
-        data = encode_png(image)
-    else:
-        module = cv2()
-        if path.suffix.lower() not in IMAGE_ENDINGS:
-            raise DataError(f"{path}: pictures are written as {', '.join(IMAGE_ENDINGS)}")
-        if image.dtype == np.uint16 and path.suffix.lower() not in (".png", ".tif", ".tiff"):
-            image = (image >> 8).astype(np.uint8)
-        options = list(parameters) or {
-            ".webp": [module.IMWRITE_WEBP_QUALITY, 95],
-            ".jpg": [module.IMWRITE_JPEG_QUALITY, 95],
-            ".jpeg": [module.IMWRITE_JPEG_QUALITY, 95],
-        }.get(path.suffix.lower(), [])
-        done, encoded = module.imencode(path.suffix, _bgr(image, str(path)), options)
-        if not done:
-            raise DataError(f"{path}: encoding failed for pixels of shape {image.shape}, {image.dtype}")
-        data = encoded.tobytes()
+    data = encode_image(image, path.suffix, parameters, name=str(path))
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)

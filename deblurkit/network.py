@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from deblurkit.contract import FrameContract, PixelConvention
 from deblurkit.registry import ARCH_REGISTRY
+from deblurkit.sharing import Shared, SharedStore
 
 State = dict[str, Tensor]
+
+#: What a sweep reads: maps `(B, ...)` by name and place relative to the frame in turn (0 its own, 1 the next frame's).
+Maps = Mapping[tuple[str, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One walk over all frames of a clip, in which a network computes something for each; see `Network.sweeps`.
+
+    Attributes:
+        name: what `Network.sweep_step` is told. direction: "forward" goes from the first frame to the last.
+        reads: the maps that a step gets: name, and the places relative to its frame. "frame" is the input.
+        drops: maps that no later sweep reads.
+    """
+
+    name: str
+    direction: Literal["forward", "backward"]
+    reads: Mapping[str, tuple[int, ...]]
+    drops: tuple[str, ...] = ()
 
 
 class Network(nn.Module):
     """A restoration network.
 
     `forward` is the network's own (upstream's arguments, outputs and state-dict keys); no consumer calls it. Consumers
-    call `run`, or `init_state` and `step`, or `features` and `fuse`. The defaults here cover a `forward` that takes one
-    tensor and returns one; a network overrides what is odd about it.
+    call `run`, or `init_state` and `step`, or `run_shared` (`features` and `fuse`). The defaults here cover a `forward`
+    that takes one tensor and returns one; a network overrides what is odd about it.
 
     Args:
         contract: the frames and sizes that this instance takes and gives.
@@ -125,13 +146,79 @@ class Network(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} is of kind {self.contract.kind!r} and has no step")
 
-    def features(self, frame: Tensor) -> Tensor:
-        """Per-frame work that overlapping windows share: `(B,C,H,W)` to features; only where `splits` is True."""
+    def features(self, frame: Tensor) -> State:
+        """The part of a window network's work that depends on one frame alone; only where `splits` is True.
+
+        A network that overrides `features` and `fuse` declares that overlapping windows share work. The restorer then
+        calls `run_shared` on window after window of a sequence: the features of every frame are computed once, kept
+        while a window needs them (for every tile on its own) and dropped after. The result must be that of `run`, to
+        rounding; `check_network` tests it.
+
+        Args:
+            frame: `(B, C, H, W)`.
+
+        Returns:
+            a flat dict of tensors, the frame itself among them where `fuse` needs it.
+        """
         raise TypeError(f"{type(self).__name__} has no features() / fuse() split")
 
-    def fuse(self, features: Tensor) -> dict[str, Tensor]:
-        """Restore from the stacked features of a window, `(B, frames, ...)`; equals `run` on the frames."""
+    def fuse(self, features: Sequence[State], shared: Shared) -> dict[str, Tensor]:
+        """Restore from the features of a window's frames.
+
+        Args:
+            features: what `features` returned for the frame in each slot of the window.
+            shared: keeps what belongs to two or more frames and comes back in other windows, by the slots that it was
+                computed from (see `Shared`). An alignment to the target belongs to one window and needs none of it; the
+                flow between neighbours, or a first stage that restores the inner frames, does:
+
+                    inner = [shared("stage1", (i - 1, i, i + 1), lambda i=i: self.stage1(features, i)) for i in (1, 2)]
+
+        Returns:
+            as `run`.
+        """
         raise TypeError(f"{type(self).__name__} has no features() / fuse() split")
+
+    def run_shared(self, x: Tensor, shared: Shared | None = None) -> dict[str, Tensor]:
+        """Restore a window by `features` and `fuse`; what `shared` holds already is not computed again.
+
+        The frames go through `features` one at a time, so that the features of a frame are the same to the bit in
+        whichever window it was seen first. (`forward`, which training uses, can take them as one batch.)
+
+        Args:
+            x: `(B, frames, C, H, W)`. shared: of this window; None: nothing is known yet.
+        """
+        shared = Shared(range(x.shape[1])) if shared is None else shared
+        features = [shared("features", (i,), lambda i=i: self.features(x[:, i])) for i in range(x.shape[1])]  # type: ignore[misc]
+        return self.fuse(features, shared)
+
+    def sweeps(self) -> Generator[Sweep, State, None]:
+        """The walks over a clip that together give what `run` gives, one frame at a time; for networks of kind "clip".
+
+        A network that overrides `sweeps` and `sweep_step` declares that it can restore a clip of any length with a few
+        frames' maps at hand: `engine.exact` keeps the others in memory or on disk. The walks must be exact to rounding.
+
+        Yields:
+            the next walk. What is sent back is the state after its last step, on which the next walk may depend. The
+            last one is a forward walk, whose steps write "restored".
+        """
+        raise TypeError(f"{type(self).__name__} cannot be run frame by frame over a whole clip")
+
+    def sweep_step(self, sweep: str, maps: Maps, state: State) -> tuple[State, State]:
+        """One frame of a walk.
+
+        Args:
+            sweep: its name. maps: what it reads, each `(B, ...)`; those beyond the ends of the clip are missing.
+            state: what the walk's last step returned; empty at its first.
+
+        Returns:
+            the maps that it writes for this frame (a flat dict of tensors `(B, ...)`), and the state for the next.
+        """
+        raise TypeError(f"{type(self).__name__} cannot be run frame by frame over a whole clip")
+
+    @property
+    def has_sweeps(self) -> bool:
+        """True when the network declares `sweeps`."""
+        return type(self).sweeps is not Network.sweeps
 
     @property
     def splits(self) -> bool:
@@ -159,7 +246,7 @@ class Network(nn.Module):
         elif contract.kind != "image":
             wanted = length or contract.past + contract.future + 3
             frames = (-(-wanted // contract.time_multiple) * contract.time_multiple,)
-        return like.new_zeros((batch, *frames, 3, *size))
+        return like.new_zeros((batch, *frames, contract.channels, *size))
 
 
 def count_macs(net: Network, height: int, width: int) -> float:
@@ -185,6 +272,25 @@ def count_macs(net: Network, height: int, width: int) -> float:
             frames = restored.shape[1] if restored.ndim == 5 else 1
     pixels = x.shape[-1] * x.shape[-2]
     return counter.get_total_flops() / 2 / frames + twin.contract.extra_macs_per_pixel * pixels
+
+
+def count_shared_macs(net: Network, height: int, width: int) -> float:
+    """As `count_macs`, in the middle of a sequence whose windows share their work (`Network.splits`).
+
+    `count_macs(...) / count_shared_macs(...)` is the speed-up that sharing allows.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    twin = build_twin_on_meta(net)
+    x = twin.example_input(height, width)
+    frames, store = x.shape[1], SharedStore()
+    with torch.no_grad():
+        twin.run_shared(x, store.window(range(frames)))
+        store.forget_before(1)
+        with FlopCounterMode(display=False) as counter:
+            twin.run_shared(x, store.window(range(1, frames + 1)))
+    pixels = x.shape[-1] * x.shape[-2]
+    return counter.get_total_flops() / 2 + twin.contract.extra_macs_per_pixel * pixels
 
 
 def build_twin_on_meta(net: Network) -> Network:

@@ -12,7 +12,16 @@ from pydantic import BaseModel, ValidationError
 
 from deblurkit.arguments import Problem, check_arguments, either, plain
 from deblurkit.errors import RegistryError, did_you_mean
-from deblurkit.options import TWO_UNITS, Component, DatasetOptions, GANOptions, LossOptions, Options, PenaltyOptions
+from deblurkit.options import (
+    TWO_UNITS,
+    Component,
+    ContrastiveOptions,
+    DatasetOptions,
+    GANOptions,
+    LossOptions,
+    Options,
+    PenaltyOptions,
+)
 from deblurkit.yaml_source import KeyPath, Source
 
 
@@ -64,8 +73,13 @@ def check_components(values: Mapping[str, Any]) -> list[Problem]:
     def scheduler(name: str) -> Any:
         return known_name("schedulers", name, SCHEDULES)
 
-    for key in ("network_g", "network_d"):
-        check((key,), at(values, key), ARCH_REGISTRY.get)
+    check(("network_g",), at(values, "network_g"), ARCH_REGISTRY.get)
+    judges = at(values, "network_d")
+    if isinstance(judges, Mapping) and "type" not in judges:
+        for key, mapping in judges.items():
+            check(("network_d", key), mapping, ARCH_REGISTRY.get)
+    else:
+        check(("network_d",), judges, ARCH_REGISTRY.get)
     for key, mapping in (at(values, "datasets") or {}).items():
         check(("datasets", key), mapping, DATASET_REGISTRY.get, beside=_keys(DatasetOptions))
     for key in ("optim_g", "optim_d"):
@@ -73,6 +87,12 @@ def check_components(values: Mapping[str, Any]) -> list[Problem]:
     check(("train", "gan"), at(values, "train", "gan"), LOSS_REGISTRY.get, beside=_keys(GANOptions))
     for key, mapping in (at(values, "train", "gan", "penalties") or {}).items():
         check(("train", "gan", "penalties", key), mapping, LOSS_REGISTRY.get, beside=_keys(PenaltyOptions))
+    check(
+        ("train", "contrastive"),
+        at(values, "train", "contrastive"),
+        LOSS_REGISTRY.get,
+        beside=_keys(ContrastiveOptions),
+    )
     check(("train", "scheduler"), at(values, "train", "scheduler"), scheduler)
     for key, mapping in (at(values, "train", "losses") or {}).items():
         check(("train", "losses", key), mapping, LOSS_REGISTRY.get, beside=_keys(LossOptions))
@@ -105,7 +125,7 @@ def check_phase(values: Mapping[str, Any], phase: str) -> list[Problem]:
             if values.get(key) is None:
                 problems.append(((key,), "missing: training needs it"))
         if keys and "train" not in keys:
-            problems.append((("datasets",), "training needs a data set `train`"))
+            problems.append((("datasets", "train"), "missing: training needs it"))
         train, val = at(values, "train"), at(values, "val")
         if train is not None and (train.get("total_epoch") is None) == (train.get("total_iter") is None):
             problems.append((("train",), TWO_UNITS))  # pydantic comes to it only when all else in the section is right
@@ -176,11 +196,30 @@ def _keys_at(path: KeyPath) -> list[str]:
 
 
 def report(path: str | Path, source: Source, problems: list[Problem]) -> str:
-    """The problems, one a line, each with the place where its key was written."""
-    lines = []
+    """The problems, one a line, each with the place where its key was written.
+
+    Of a translated file those of the translation are told as well; what is missing only because of them is not.
+    """
+    found = list(source.untranslated)
     for where, text in problems:
-        place = source.place(where)
-        line = f"{place or path}: {'.'.join(source.as_written(where))}: {text}"
-        if line not in lines:
-            lines.append(line)
-    return "\n".join(lines)
+        written = source.as_written(where)
+        # of a section in which something was not translated, or of what is missing for that reason
+        if any(path[: len(written)] == written for _, path, _ in source.untranslated):
+            continue
+        if source.untranslated and not _stands(source.values, where):
+            continue
+        found.append((source.place(where), written, text))
+    if source.written:  # in the order of the file, whoever found it
+        found.sort(key=lambda item: _line(item[0]))
+    lines = [f"{place or path}: {'.'.join(written)}: {text}" for place, written, text in found]
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _stands(values: Any, where: KeyPath) -> bool:
+    """Whether there is a value at a key path."""
+    return _written(where, values) == where
+
+
+def _line(place: str) -> int:
+    number = place.rpartition(":")[2]
+    return int(number) if number.isdecimal() else 0

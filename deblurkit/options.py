@@ -47,6 +47,23 @@ class Component(BaseModel):
         return {"type": self.type, **self.arguments}
 
 
+class DiscriminatorOptions(Component):
+    """A discriminator (`type` and its arguments), or several by name: `{full: {type: ...}, patch: {type: ...}}`."""
+
+    type: str = ""
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> DiscriminatorOptions:
+        several = self.arguments.values()
+        if not self.type and not (several and all(isinstance(one, dict) and one.get("type") for one in several)):
+            raise ValueError("has a `type`, or several discriminators by name, each with a `type`")
+        return self
+
+    def mapping(self) -> dict[str, Any]:
+        """`{"type": ..., **arguments}`, or such a mapping by name."""
+        return super().mapping() if self.type else self.arguments
+
+
 class MixupOptions(_Section):
     """Blending of samples: ratios from Beta(`beta`, `beta`); `use_identity`: half of the batches stay as they are."""
 
@@ -65,6 +82,8 @@ class DatasetOptions(Component):
         mixup: blend the samples of a batch; None: no.
         prefetch_mode: "auto" (cuda on a GPU, else cpu), "cuda" (side stream), "cpu" (thread), None (none).
         dataset_enlarge_ratio: an epoch visits every sample this many times, each time with another crop.
+        sampler: "seeded": an epoch's order depends on `manual_seed` and the epoch. "enlarged": that of BasicSR's
+            EnlargedSampler, on the epoch alone.
     """
 
     gt_size: int | None = Field(None, gt=0)
@@ -76,6 +95,7 @@ class DatasetOptions(Component):
     num_worker_per_gpu: int = Field(0, ge=0)
     prefetch_mode: Literal["auto", "cuda", "cpu"] | None = "auto"
     dataset_enlarge_ratio: int = Field(1, gt=0)
+    sampler: Literal["seeded", "enlarged"] = "seeded"
 
     @model_validator(mode="after")
     def _whole_schedule(self) -> DatasetOptions:
@@ -123,12 +143,27 @@ class GANOptions(LooksAt):
         discriminator_weight: factor of the discriminator's own loss. penalties: terms added to it.
         net_d_iters: the generator is stepped at every so many-th iteration, the discriminator at each.
         net_d_init_iters: iterations at the start in which the discriminator alone is trained.
+        input_range: what the discriminators take black and white as: [0, 1], or [-1, 1].
+        crops: where there are several: side of the random square of a frame that some of them see, by name.
     """
 
     discriminator_weight: float = 1.0
     penalties: dict[str, PenaltyOptions] = {}
     net_d_iters: int = Field(1, gt=0)
     net_d_init_iters: int = Field(0, ge=0)
+    input_range: list[float] = Field([0.0, 1.0], min_length=2, max_length=2)
+    crops: dict[str, Annotated[int, Field(gt=0)]] = {}
+
+
+class ContrastiveOptions(LooksAt):
+    """The contrastive loss of an `AirNetModel`; `weight` is that of its term beside `train.losses`.
+
+    Attributes:
+        encoder_only: units of the schedule at the start in which the encoder alone is trained, on this loss alone.
+    """
+
+    output: str = "logits"
+    encoder_only: int = Field(0, ge=0)
 
 
 class ParamGroup(_Section):
@@ -168,7 +203,7 @@ class TrainOptions(_Section):
 
     Attributes:
         total_epoch, total_iter: one of them; milestones, `val_freq` and `save_checkpoint_freq` count in that unit.
-        gan, optim_d: for a `GANModel`, beside `network_d`.
+        gan, optim_d: for a `GANModel`, beside `network_d`. contrastive: for an `AirNetModel`.
         warmup_iter: iterations in which the rate rises linearly from zero.
         param_groups: parameters with a rate of their own, or frozen at first.
         ema_decay: of the moving average of the weights that is validated and saved as `params_ema`; 0: none.
@@ -176,6 +211,9 @@ class TrainOptions(_Section):
         accumulate: parts of `batch_size_per_gpu` samples whose gradients make one step.
         precision: of the forward pass (autocast). tf32: let GPUs multiply fp32 matrices with 10 bits of mantissa.
         checkpoint_modules: name patterns of modules that compute their activations again instead of keeping them.
+        checkpoint_frames: recurrent networks do so for the whole step of each frame.
+        truncate: recurrent networks: no gradient passes between groups of so many frames (truncated back-propagation
+            through time); a step of the optimiser still follows the whole clip.
         sync_bn: batch norm over all processes. find_unused_parameters, static_graph: for DDP.
     """
 
@@ -184,6 +222,7 @@ class TrainOptions(_Section):
     optim_g: Component
     optim_d: Component | None = None
     gan: GANOptions | None = None
+    contrastive: ContrastiveOptions | None = None
     scheduler: Component | None = None
     warmup_iter: int = Field(0, ge=0)
     losses: dict[str, LossOptions] = Field(min_length=1)
@@ -196,6 +235,8 @@ class TrainOptions(_Section):
     channels_last: bool = False
     compile: bool = False
     checkpoint_modules: list[str] = []
+    checkpoint_frames: bool = False
+    truncate: int | None = Field(None, gt=0)
     sync_bn: bool = False
     find_unused_parameters: bool = False
     static_graph: bool = False
@@ -213,10 +254,35 @@ class TrainOptions(_Section):
         return "epoch" if self.total_epoch is not None else "iter"
 
 
+class CropOptions(_Section):
+    """Sides of the overlapping crops that frames are restored in: pixels of the degraded frame, or shares of its sides.
+
+    Attributes:
+        height, width: in pixels. height_ratio, width_ratio: instead of them.
+    """
+
+    height: int | None = Field(None, gt=0)
+    width: int | None = Field(None, gt=0)
+    height_ratio: float | None = Field(None, gt=0, le=1)
+    width_ratio: float | None = Field(None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> CropOptions:
+        pairs = ((self.height, self.height_ratio), (self.width, self.width_ratio))
+        if any((pixels is None) == (ratio is None) for pixels, ratio in pairs):
+            raise ValueError("give height or height_ratio, and width or width_ratio")
+        return self
+
+
 class ProtocolOptions(_Section):
-    """A protocol of one's own: figure name to metric. It has no published name, so its figures carry what it is."""
+    """A protocol of one's own. It has no published name, so its figures carry what it is.
+
+    Attributes:
+        metrics: figure name to metric. crops: restore frames in overlapping crops and average them (NAFNet's `grids`).
+    """
 
     metrics: dict[str, Component] = Field(min_length=1)
+    crops: CropOptions | None = None
 
 
 class ValOptions(_Section):
@@ -232,7 +298,9 @@ class ValOptions(_Section):
 
         if isinstance(self.protocol, str):
             return PROTOCOLS.get(self.protocol)
-        return own_protocol({name: metric.mapping() for name, metric in self.protocol.metrics.items()})
+        metrics = {name: metric.mapping() for name, metric in self.protocol.metrics.items()}
+        crops = self.protocol.crops
+        return own_protocol(metrics, crops.model_dump(exclude_none=True) if crops else None)
 
 
 class LoggerOptions(_Section):
@@ -256,7 +324,7 @@ class Options(_Section):
     plugins: list[str] = []
     datasets: dict[str, DatasetOptions] = Field(min_length=1)
     network_g: Component | None = None
-    network_d: Component | None = None
+    network_d: DiscriminatorOptions | None = None
     path: PathOptions = PathOptions()
     train: TrainOptions | None = None
     val: ValOptions = ValOptions()
@@ -342,7 +410,7 @@ def check_source(
             problems.append((("plugins", str(i)), str(error)))
     problems += check_components(source.values)
     problems += check_phase(source.values, phase)
-    if problems:
+    if problems or source.untranslated:
         raise OptionsError(report(path, source, problems))
     assert options is not None
     return options

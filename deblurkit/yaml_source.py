@@ -46,11 +46,13 @@ class Source:
         values: the merged mapping.
         places: "file:line" of each key path; an override's place is the text of its `--set`.
         written: for values translated from another tool's file, the key path that they were written under.
+        untranslated: what could not be translated: place, key path as written, and what is wrong with it.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[KeyPath, str] = field(default_factory=dict)
     written: dict[KeyPath, KeyPath] = field(default_factory=dict)
+    untranslated: list[tuple[str, KeyPath, str]] = field(default_factory=list)
 
     def as_written(self, path: KeyPath) -> KeyPath:
         """The key path that the user knows a key by."""

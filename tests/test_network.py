@@ -12,6 +12,7 @@ import deblurkit
 from deblurkit.contract import FrameContract
 from deblurkit.network import Network, State, build_twin_on_meta, count_macs
 from deblurkit.registry import ARCH_REGISTRY
+from deblurkit.sharing import Shared
 
 
 class Halve(Network):
@@ -104,7 +105,7 @@ def test_what_a_network_does_not_have_says_so() -> None:
         lambda: net.init_state(torch.rand(1, 1, 3, 2, 2)),
         lambda: net.step(torch.rand(1, 1, 3, 2, 2), {}),
         lambda: net.features(torch.rand(1, 3, 2, 2)),
-        lambda: net.fuse(torch.rand(1, 3, 2, 2)),
+        lambda: net.fuse([{}], Shared(range(1))),
     ):
         with pytest.raises(TypeError, match="Halve"):
             call()
@@ -123,6 +124,7 @@ def test_a_forward_with_several_results_must_override_run() -> None:
     ("contract", "arguments", "shape"),
     [
         ({"kind": "image", "multiple": 8}, {"height": 9, "width": 8, "batch": 2}, (2, 3, 16, 8)),
+        ({"kind": "window", "frames": 3, "channels": 6}, {"height": 9, "width": 8}, (1, 3, 6, 9, 8)),
         ({"kind": "window", "frames": 3}, {"height": 9, "width": 8, "length": 7}, (1, 3, 3, 9, 8)),
         ({"kind": "clip", "time_multiple": 4}, {"height": 9, "width": 8}, (1, 4, 3, 9, 8)),
         ({"kind": "clip", "time_multiple": 4}, {"height": 9, "width": 8, "length": 5}, (1, 8, 3, 9, 8)),

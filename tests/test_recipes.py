@@ -18,6 +18,7 @@ from deblurkit.engine.evaluate import run_test
 from deblurkit.engine.launch import Place
 from deblurkit.engine.train import train
 from deblurkit.errors import RegistryError
+from deblurkit.losses.perceptual_loss import VGG19_LAYERS
 from deblurkit.network import Network
 from deblurkit.options import DatasetOptions, Options, load_options
 from deblurkit.registry import ARCH_REGISTRY
@@ -30,6 +31,8 @@ TESTS = [name for name in FILES if name.startswith("test_")]
 TRAININGS = [name for name in FILES if name not in TESTS]
 CPU = Place(torch.device("cpu"))
 FRAMES = 6
+#: The layers that are there for perceptual losses.
+VGG_LAYERS = VGG19_LAYERS[: VGG19_LAYERS.index("conv3_3") + 1]
 #: Where the blurred and the sharp frames of a sequence lie in each layout.
 PLACES = {
     "bsd": ("{split}/000/Blur/RGB", "{split}/000/Sharp/RGB"),
@@ -58,7 +61,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_vgg19(tmp_path_factory.mktemp("vgg") / "vgg19.pth", last="conv3_3")
+    return write_vgg19(tmp_path_factory.mktemp("vgg") / "vgg19.pth", last=VGG_LAYERS[-1])
 
 
 def small_network(options: Options) -> dict[str, Any]:
@@ -90,14 +93,19 @@ def smaller(name: str, trees: Mapping[str, Path], vgg: Path, out: Path) -> list[
         "path.results_root": str(out / "results"),
         "logger.use_tb_logger": False,
         "val.val_freq": None,
+        "path.pretrain_network_g": None,
     }
     for key, entry in options.datasets.items():
         changes |= {f"datasets.{key}.{part}": value for part, value in smaller_data(entry, network, trees).items()}
     if options.train is not None:
         changes |= {"train.total_iter": 3, "train.total_epoch": None}
+        if options.network_d is not None and "num_feat" in options.network_d.arguments:
+            changes["network_d.num_feat"] = 8
         for key, loss in options.train.losses.items():
             if loss.type == "PerceptualLoss":
+                layers = loss.arguments["layer_weights"].items()
                 changes[f"train.losses.{key}.vgg_weights"] = str(vgg)
+                changes[f"train.losses.{key}.layer_weights"] = {k: v for k, v in layers if k in ("image", *VGG_LAYERS)}
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
@@ -128,7 +136,10 @@ def test_is_valid_and_says_where_it_comes_from(name: str) -> None:
     first = (FOLDER / name).read_text().partition("\n")[0]
     assert first.startswith("# ")
     assert len(first) > 40
-    assert options.path.pretrain_network_g is None or f"/{options.name}/" in options.path.pretrain_network_g
+    # weights that a recipe makes: this one, or for training one that comes before
+    runs = [options.name] if name in TESTS else [read(other).name for other in TRAININGS]
+    weights = options.path.pretrain_network_g
+    assert weights is None or any(f"/{run}/" in weights for run in runs)
 
 
 @pytest.mark.parametrize("name", TESTS)

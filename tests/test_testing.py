@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from deblurkit.contract import Capabilities, FrameContract, Output
 from deblurkit.network import Network, State
 from deblurkit.registry import ARCH_REGISTRY
+from deblurkit.sharing import Shared
 from deblurkit.testing import check_network
 
 
@@ -49,14 +51,14 @@ class Window(Network):
         self.encode = nn.Conv2d(3, 4, 3, padding=1)
         self.decode = nn.Conv2d(12, 3, 3, padding=1)
 
-    def features(self, frame: Tensor) -> Tensor:
-        return torch.relu(self.encode(frame))
+    def features(self, frame: Tensor) -> State:
+        return {"deep": torch.relu(self.encode(frame))}
 
-    def fuse(self, features: Tensor) -> dict[str, Tensor]:
-        return {"restored": self.decode(features.flatten(1, 2))}
+    def fuse(self, features: Sequence[State], shared: Shared) -> dict[str, Tensor]:
+        return {"restored": self.decode(torch.cat([f["deep"] for f in features], 1))}
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fuse(torch.stack([self.features(frame) for frame in x.unbind(1)], 1))["restored"]
+        return self.run_shared(x)["restored"]
 
 
 class Stream(Network):
@@ -218,11 +220,19 @@ class KnowsWhereItIs(Plain):
 class OtherSplit(Window):
     """fuse does not give what run gives."""
 
-    def fuse(self, features: Tensor) -> dict[str, Tensor]:
-        return {"restored": super().fuse(features)["restored"] * 2}
+    def fuse(self, features: Sequence[State], shared: Shared) -> dict[str, Tensor]:
+        return {"restored": super().fuse(features, shared)["restored"] * 2}
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) / 2
+
+
+class SharesTooMuch(Window):
+    """What it keeps for its first frame depends on the others."""
+
+    def fuse(self, features: Sequence[State], shared: Shared) -> dict[str, Tensor]:
+        kept = shared("all", (0,), lambda: torch.cat([f["deep"] for f in features], 1))
+        return {"restored": self.decode(kept)}
 
 
 class NestedState(Stream):
@@ -278,7 +288,8 @@ BAD: dict[type[Network], str] = {
     SmallHalo: "halo.*height",
     Pools: "halo: .*pixels more than 3 away in height change the result",
     KnowsWhereItIs: "halo: .*a tile with 4 pixels .* in width differs",
-    OtherSplit: "split: .*'restored' differs",
+    OtherSplit: "split: .*'restored' of the window .* differs",
+    SharesTooMuch: "split: .*'restored' of the window .* differs",
     NestedState: "stream: .*no flat dict of tensors",
     OtherSteps: "stream: .*frame 0 of 'restored' differs",
     TooFar: "reach: .*declared are 2 frames, a result depends on 3",

@@ -32,13 +32,26 @@ class LayoutChoice(str, Enum):
     paired = "paired"
     parallel = "parallel"
     pictures = "pictures"
+    gopro_large_all = "gopro_large_all"
+    photos = "photos"
     frames = "frames"
+
+
+class SubImageChoice(str, Enum):
+    """Forms of sub-images."""
+
+    crops = "crops"
+    sub = "sub"
+
+
+_SUB_IMAGES = "Sub-images, for training with other tools"
 
 
 class CodecChoice(str, Enum):
     """How frames are stored."""
 
     raw = "raw"
+    tiled = "tiled"
     png = "png"
 
 
@@ -50,18 +63,53 @@ def make(
     split: Annotated[list[str] | None, typer.Option(help="One of its splits (may be repeated); default: all.")] = None,
     lq: Annotated[str, typer.Option(help="Kind of blurred frames, such as blur_gamma of GoPro.")] = "blur",
     codec: Annotated[
-        CodecChoice, typer.Option(help="raw: pixels, crops are read at once. png: small, BasicSR can read it.")
+        CodecChoice,
+        typer.Option(help="raw: pixels, the fastest. tiled: without loss, smaller than PNG. png: BasicSR can read it."),
     ] = CodecChoice.raw,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of the tiles of tiled (128 by default) or raw (none), in pixels.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; by default one a core.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for the LMDBs; by default DATAROOT.lmdb.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Make those again that are there.")] = False,
+    sub_images: Annotated[
+        SubImageChoice | None,
+        typer.Option(
+            help="Cut frames into parts instead. crops: SPLIT/blur_crops.lmdb (NAFNet's options). "
+            "sub: SPLIT_sharp_sub.lmdb (BasicSR's).",
+            rich_help_panel=_SUB_IMAGES,
+        ),
+    ] = None,
+    crop_size: Annotated[
+        int | None, typer.Option(help="Side in pixels. Default: 512, of sub 480.", rich_help_panel=_SUB_IMAGES)
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(help="From one to the next. Default: half the side.", rich_help_panel=_SUB_IMAGES)
+    ] = None,
+    thresh: Annotated[
+        int, typer.Option(help="No last one at an end with no more new pixels.", rich_help_panel=_SUB_IMAGES)
+    ] = 0,
+    files: Annotated[
+        bool, typer.Option("--files", help="Folders of PNG files, not LMDBs.", rich_help_panel=_SUB_IMAGES)
+    ] = False,
 ) -> None:
     """Make DATAROOT.lmdb/SPLIT_lq.lmdb and SPLIT_gt.lmdb; an interrupted run is continued."""
     from deblurkit.data.lmdb_make import make_lmdb
 
-    for path in make_lmdb(dataroot, split or (), layout.value, lq, codec.value, workers, output, force):
+    if sub_images is not None:
+        from deblurkit.data.sub_images import DEFAULTS, Grid, make_sub_images
+
+        side = crop_size or DEFAULTS[sub_images.value][0]
+        grid = Grid(side, side // 2 if step is None else step, thresh)
+        for path in make_sub_images(
+            dataroot, split or (), layout.value, lq, sub_images.value, grid, files, workers, output, force
+        ):
+            typer.echo(str(path))
+        return
+
+    for path in make_lmdb(dataroot, split or (), layout.value, lq, codec.value, workers, output, force, tile):
         typer.echo(str(path))
 
 

@@ -25,6 +25,7 @@ BASICSR = Dialect(
         "EDVRModel": "RestorationModel",
         "VideoRecurrentModel": "RestorationModel",
         "SRGANModel": "GANModel",
+        "ESRGANModel": "GANModel",
         "VideoGANModel": "GANModel",
         "VideoRecurrentGANModel": "GANModel",
     },

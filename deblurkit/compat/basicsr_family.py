@@ -8,6 +8,7 @@ from typing import Any
 from deblurkit.compat.dialect import Dialect
 from deblurkit.compat.family_data import translate_dataset
 from deblurkit.compat.sections import Section, Translation, whole_number
+from deblurkit.metrics import PROTOCOLS
 
 #: Schedulers that go on from the rate before, so that a warm-up leaves its mark on them.
 _DRIFTING = ("MultiStepLR", "MultiStepRestartLR", "TrueCosineAnnealingLR")
@@ -106,7 +107,7 @@ def _train(train: Section, dialect: Dialect, model_type: str) -> None:
     if mixing:
         _mixup(mixing)
     train.refuse("mixup", why="the tool calls a function for this that does not exist; remove it")
-    _losses(train, dialect)
+    _losses(train, dialect, model_type)
     _groups(train, model_type)
     for key in _NATIVE_TRAIN:
         train.move(key, "train", key)
@@ -136,7 +137,7 @@ def _mixup(mixing: Section) -> None:
     mixing.close()
 
 
-def _losses(train: Section, dialect: Dialect) -> None:
+def _losses(train: Section, dialect: Dialect, model_type: str) -> None:
     pixel = train.section("pixel_opt")
     if pixel:
         _pixel_loss(pixel, dialect, "pixel")
@@ -152,14 +153,26 @@ def _losses(train: Section, dialect: Dialect) -> None:
         _perceptual_loss(perceptual)
     gan = train.section("gan_opt")
     if gan:
-        gan.alias({"GANLoss": "GANLoss", "MultiScaleGANLoss": "GANLoss"}, "train", "gan", kind="adversarial loss")
-        gan.move("gan_type", "train", "gan", "gan_type")
-        gan.move("loss_weight", "train", "gan", "weight")
-        gan.move("real_label_val", "train", "gan", "real_label")
-        gan.move("fake_label_val", "train", "gan", "fake_label")
-        gan.close()
+        _gan(gan, model_type)
         for key in ("net_d_iters", "net_d_init_iters"):
             train.move(key, "train", "gan", key)
+
+
+def _gan(gan: Section, model_type: str) -> None:
+    to = ("train", "gan")
+    native = {"GANLoss": "GANLoss", "MultiScaleGANLoss": "GANLoss"}
+    if model_type == "ESRGANModel":  # relativistic: logits against the mean of the batch's logits of the other side
+        native = {"GANLoss": "RelativisticGANLoss"}
+    if gan.alias(native, *to, kind="adversarial loss") == "RelativisticGANLoss":
+        if gan.get("gan_type") != "vanilla" or (gan.get("real_label_val", 1), gan.get("fake_label_val", 0)) != (1, 0):
+            gan.translation.problem(gan.at("gan_type"), "ESRGANModel: vanilla with the labels 1 and 0 is here")
+        gan.set(0, "type", *to, "pool_size")
+    else:
+        gan.move("real_label_val", *to, "real_label")
+        gan.move("fake_label_val", *to, "fake_label")
+    gan.move("gan_type", *to, "gan_type")
+    gan.move("loss_weight", *to, "weight")
+    gan.close()
 
 
 def _pixel_loss(loss: Section, dialect: Dialect, name: str) -> None:
@@ -235,12 +248,31 @@ def _val(root: Section, dialect: Dialect) -> None:
         mapping = _metric(metric, dialect) if metric else None
         if mapping:
             found[name] = mapping
-    if found and metrics:
-        plain = {"crop_border": 0, "test_y_channel": False}
-        standard = [{"type": "PSNR", **plain}, {"type": "SSIM", **plain}]
-        known = list(found) == ["psnr", "ssim"] and list(found.values()) == standard
-        val.set("basicsr-rgb/1" if known else {"metrics": found}, "metrics", "val", "protocol")
+    crops = _crops(val, root.get("scale", 1)) if dialect.grids else None
+    standard = {name: dict(mapping) for name, mapping in PROTOCOLS.get(dialect.protocol).metrics.items()}
+    if crops:
+        val.set({"metrics": found or standard, "crops": crops}, "grids", "val", "protocol")
+    elif found and metrics:
+        val.set(dialect.protocol if found == standard else {"metrics": found}, "metrics", "val", "protocol")
+    elif dialect.protocol != "basicsr-rgb/1":
+        root.set(dialect.protocol, "val", "val", "protocol")
     val.close()
+
+
+def _crops(val: Section, scale: Any) -> dict[str, Any] | None:
+    """NAFNet's `grids`: sides of crops in pixels of the sharp frame, or as shares of its own."""
+    wanted = val.get("grids", False)
+    crops: dict[str, Any] = {}
+    for axis in ("height", "width"):
+        key = f"crop_size_{axis[0]}"
+        pixels, ratio = val.get(key), val.get(f"{key}_ratio")
+        if pixels is not None:
+            crops[axis] = int(val.number(key, 1)) // int(scale if isinstance(scale, int) and scale > 0 else 1)
+        elif ratio is not None:
+            crops[f"{axis}_ratio"] = float(val.number(f"{key}_ratio", 1))
+        elif wanted:
+            val.translation.problem(val.at(key), f"missing: grids needs {key} or {key}_ratio")
+    return crops if wanted else None
 
 
 def _metric(metric: Section, dialect: Dialect) -> Mapping[str, Any] | None:
@@ -271,8 +303,12 @@ def _logger(root: Section) -> None:
     logger.move("use_tb_logger", "logger", "use_tb_logger")
     wandb = logger.section("wandb")
     if wandb:
-        wandb.get("resume_id")
-        wandb.ignore("project", why="there is no wandb logger")
+        run = wandb.get("resume_id")
+        project = wandb.get("project")
+        if project and "train" in root.translation.target.values:
+            hook = {"type": "WandbHook", "project": project, "print_freq": int(logger.number("print_freq", 100))}
+            hooks = root.translation.target.values.get("train", {}).get("hooks") or []
+            wandb.set([*hooks, {**hook, **({"resume_id": run} if run else {})}], "project", "train", "hooks")
         wandb.close()
     logger.set(logger.get("keep_last", _KEEP_ALL), "save_checkpoint_freq", "logger", "keep_last")
     logger.close()

@@ -31,6 +31,9 @@ class Dialect:
         progressive: knows progressive schedules, `geometric_augs` and `mixing_augs`.
         param_keys: for each network the keys of `path` that name the entry of a weights file.
         val_ignored: keys of `val` without meaning here, with the reason.
+        protocol: the native protocol that its figures `psnr` and `ssim` of whole RGB frames belong to.
+        grids: `val.grids` restores frames in overlapping crops.
+        enlarged_sampler: an epoch's order depends on its number alone (`compat.sampler`).
     """
 
     name: str
@@ -47,6 +50,9 @@ class Dialect:
         default_factory=lambda: {"g": ("param_key_g",), "d": ("param_key_d",)}
     )
     val_ignored: Mapping[str, str] = field(default_factory=dict)
+    protocol: str = "basicsr-rgb/1"
+    grids: bool = False
+    enlarged_sampler: bool = True
 
 
 PICTURES = DatasetKind({"sampling": "n_c", "num_frame": 1})

@@ -85,6 +85,8 @@ def _loading(entry: Section, dialect: Dialect, to: tuple[str, ...]) -> None:
     if schedule:  # gt_size and batch_size_per_gpu are the largest of the lists then
         entry.get("gt_size"), entry.get("batch_size_per_gpu")
     else:
+        if dialect.enlarged_sampler:
+            entry.set("enlarged", "type", *to, "sampler")
         entry.move("gt_size", *to, "gt_size")
         entry.move("batch_size_per_gpu", *to, "batch_size_per_gpu")
     for key in ("num_worker_per_gpu", "dataset_enlarge_ratio", "prefetch_mode"):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from deblurkit.compat.basicsr import SCHEDULERS
 from deblurkit.compat.dialect import PICTURES, Dialect
 
-_TILES = "networks here take whole frames"
-
 NAFNET = Dialect(
     name="NAFNet",
     models={"ImageRestorationModel": "RestorationModel"},
     datasets={"PairedImageDataset": PICTURES, "SingleImageDataset": PICTURES},
     losses={"L1Loss": "L1Loss", "MSELoss": "MSELoss", "PSNRLoss": "PSNRLoss"},
     schedulers={**SCHEDULERS, "TrueCosineAnnealingLR": "TrueCosineAnnealingLR", "LinearLR": "LinearLR"},
-    # its calculate_ssim is another one (the window extends over the channels)
-    metrics={"calculate_psnr": "PSNR"},
+    # the window of its calculate_ssim extends over the colours
+    metrics={"calculate_psnr": "PSNR", "calculate_ssim": "VolumeSSIM"},
+    protocol="nafnet-rgb/1",
+    grids=True,
     flip_key="use_flip",
     grad_clip=True,
     resumes=True,
@@ -24,8 +24,6 @@ NAFNET = Dialect(
         "pbar": "",
         "rgb2bgr": "pixels are RGB everywhere",
         "use_image": "figures are of quantised pixels",
-        **dict.fromkeys(
-            ("grids", "crop_size_h", "crop_size_w", "crop_size_h_ratio", "crop_size_w_ratio", "max_minibatch"), _TILES
-        ),
+        "max_minibatch": "crops are restored one by one",
     },
 )

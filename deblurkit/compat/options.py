@@ -49,11 +49,13 @@ def translate(source: Source, name: str | Path) -> Translation:
 def native_source(source: Source, name: str | Path) -> Source:
     """The native form of a foreign file; keys that mean nothing here are named in one warning.
 
+    Unknown keys and what has no counterpart are noted in it, for `check_source` to report with all else.
+
     Raises:
-        OptionsError: unknown tool, unknown keys, or what has no counterpart; one a line.
+        OptionsError: unknown tool.
     """
     translation = translate(source, name)
-    native = translation.finish(str(name))
+    native = translation.finish()
     if translation.ignored:
         warn(f"{name}: means nothing here and is left out: {', '.join(translation.ignored)}")
     return native

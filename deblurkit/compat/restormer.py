@@ -22,8 +22,9 @@ RESTORMER = Dialect(
         "LinearLR": "LinearLR",
         "CosineAnnealingRestartCyclicLR": "CosineAnnealingRestartCyclicLR",
     },
-    # its calculate_ssim is another one (the window extends over the channels)
-    metrics={"calculate_psnr": "PSNR"},
+    # the window of its calculate_ssim extends over the colours
+    metrics={"calculate_psnr": "PSNR", "calculate_ssim": "VolumeSSIM"},
+    protocol="nafnet-rgb/1",
     flip_key="use_flip",
     progressive=True,
     grad_clip=False,

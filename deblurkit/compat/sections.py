@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deblurkit.errors import OptionsError, did_you_mean
+from deblurkit.errors import did_you_mean
 from deblurkit.yaml_source import KeyPath, Source
 
 
@@ -50,24 +50,10 @@ class Translation:
         """Note a key that is left out."""
         self.ignored.append(".".join(path) + (f" ({why})" if why else ""))
 
-    def finish(self, name: str) -> Source:
-        """The native form.
-
-        Raises:
-            OptionsError: there were problems; one a line, with file and line.
-        """
-        if self.problems:
-            lines = [
-                f"{self.source.place(path) or name}: {'.'.join(path)}: {text}"
-                for path, text in sorted(self.problems, key=lambda item: _line(self.source.place(item[0])))
-            ]
-            raise OptionsError("\n".join(dict.fromkeys(lines)))
+    def finish(self) -> Source:
+        """The native form; what could not be translated stands in its `untranslated`."""
+        self.target.untranslated += [(self.source.place(path), path, text) for path, text in self.problems]
         return self.target
-
-
-def _line(place: str) -> int:
-    number = place.rpartition(":")[2]
-    return int(number) if number.isdecimal() else 0
 
 
 class Section:

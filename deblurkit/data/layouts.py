@@ -9,6 +9,7 @@ from typing import Literal
 from deblurkit.console import warn
 from deblurkit.data.layout_base import ROLES, FramePair, Layout, Sequences, folders, found_names
 from deblurkit.data.layouts_pictures import HideLayout, PicturesLayout, RealBlurLayout, RsBlurLayout
+from deblurkit.data.layouts_sources import GoProAllLayout, PhotosLayout
 from deblurkit.data.layouts_video import (
     GOPRO_FRAMES,
     BsdLayout,
@@ -49,6 +50,8 @@ LayoutName = Literal[
     "paired",
     "parallel",
     "pictures",
+    "gopro_large_all",
+    "photos",
     "frames",
 ]
 
@@ -67,6 +70,8 @@ LAYOUTS: Mapping[str, Layout] = {
         PairedLayout(),
         ParallelLayout(),
         PicturesLayout(),
+        GoProAllLayout(),
+        PhotosLayout(),
         FramesLayout(),
     )
 }

@@ -208,7 +208,8 @@ class BsdLayout(Layout):
 
     def find(self, root: Path, split: str, lq: str) -> Sequences:
         """See `Layout.find`."""
-        return {s.name: pair_folders(s / "Blur" / "RGB", s / self.gt / "RGB") for s in folders(root / split)}
+        sequences = [s for s in folders(root / split) if s.suffix != ".lmdb"]  # which sub-images may lie beside
+        return {s.name: pair_folders(s / "Blur" / "RGB", s / self.gt / "RGB") for s in sequences}
 
     def published(self, root: Path, split: str) -> Published | None:
         """60 sequences of 100 frames for training, 20 of 100 for validation, 20 of 150 for testing."""

@@ -21,7 +21,8 @@ class LmdbInfo:
     """What an LMDB holds.
 
     Attributes:
-        form: codec, and "BasicSR" where BasicSR made it. frames: by sequence. shapes: such as "1280x720 uint8".
+        form: codec, the side of its tiles, and "BasicSR" where BasicSR made it. frames: by sequence.
+        shapes: such as "1280x720 uint8".
         size: of the database on the disk, bytes. fingerprint: a hash of the content.
         source: how it stands to the files beside it: "unchanged", "changed", or "-" where there are none to compare.
     """
@@ -71,13 +72,19 @@ def inspect_lmdb(store: LmdbStore) -> LmdbInfo:
         shapes = {"{1}x{0}".format(*store.size(key)) for key in store.keys()}  # noqa: SIM118 (a method of ours)
     return LmdbInfo(
         path=store.path,
-        form=store.codec if manifest else f"{store.codec}, BasicSR",
+        form=_form(store),
         frames={name: len(frames) for name, frames in store.sequences.items()},
         shapes=tuple(sorted(shapes, key=natural_key)) if len(shapes) <= 4 else (f"{len(shapes)} sizes",),
         size=(store.path / "data.mdb").stat().st_size,
         fingerprint=store.fingerprint(),
         source=_source_state(store),
     )
+
+
+def _form(store: LmdbStore) -> str:
+    if store.manifest is None:
+        return f"{store.codec}, BasicSR"
+    return f"{store.codec}, tiles of {store.manifest.tile}" if store.manifest.tile else store.codec
 
 
 def _source_state(store: LmdbStore) -> str:

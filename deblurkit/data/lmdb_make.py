@@ -20,12 +20,16 @@ from deblurkit.data.lmdb_store import Codec, LmdbStore, Manifest, SequenceEntry,
 from deblurkit.data.lmdb_writer import FrameRecord, LmdbWriter
 from deblurkit.data.png import check_png, png_header
 from deblurkit.data.store import frame_key, lmdb_path, lmdb_root, signature
+from deblurkit.data.tiles import TILE, pack_lossless, pack_raw
 from deblurkit.errors import DataError
 from deblurkit.image_io import decode_image, encode_png
 
 #: zlib level for pictures that are not PNG files already; BasicSR's scripts use the same.
 PNG_LEVEL = 1
 _MAX_KEY_BYTES = 511  # LMDB's limit
+_MAX_TILE = 4096
+#: The codec, and the side of its tiles.
+_Form = tuple[Codec, int | None]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,6 +44,7 @@ def make_lmdb(
     workers: int | None = None,
     output: str | Path | None = None,
     force: bool = False,
+    tile: int | None = None,
 ) -> list[Path]:
     """Make `ROOT.lmdb/{split}_{lq,gt}.lmdb` of a data set.
 
@@ -49,10 +54,12 @@ def make_lmdb(
     Args:
         dataroot: the data set's folder. splits: which of its splits; none: those that make up the whole. layout: how
             its files lie. lq: kind of the degraded frames.
-        codec: "raw" (pixels; crops are read without the rest) or "png" (PNG files are copied as they are; BasicSR can
-            read it).
+        codec: "raw" (pixels; crops are read without the rest), "tiled" (packed without loss, smaller than PNG; a crop
+            costs the tiles that it touches) or "png" (PNG files are copied as they are; BasicSR can read it).
         workers: threads; None: one a core. output: folder for the LMDBs instead of `ROOT.lmdb`.
         force: make those again that are there.
+        tile: side of the tiles in pixels. None: 128 for "tiled"; "raw" has none, but can (a crop is then read from
+            fewer pages of the disk).
 
     Returns:
         the LMDBs, whether made or left alone.
@@ -61,14 +68,19 @@ def make_lmdb(
         DataError: a picture is missing, damaged or of another size than its partner or its sequence; an LMDB is there
             that does not match and `force` is False; the disk is full.
     """
+    if tile is not None and (codec == "png" or not 16 <= tile <= _MAX_TILE):
+        raise DataError(f"tile {tile}: tiles are for the codecs raw and tiled, with a side of 16 to {_MAX_TILE} pixels")
+    if codec == "tiled":
+        tile = tile or TILE
     root = Path(dataroot).expanduser()
     found = find_layout(root, layout)
     names = list(splits) or found.splits(root)
     if not names:
         raise DataError(f"{root}: holds no split; layout {found.name} is {found.form}")
     folder = Path(output).expanduser() if output else lmdb_root(root)
-    count = workers or _cores()
-    plans = [_plan(root, split, found, lq, codec, folder) for split in names]  # errors in names come before any work
+    count = workers or cores()
+    # errors in names come before any work
+    plans = [_plan(root, split, found, lq, (codec, tile), folder) for split in names]
     return [path for split in plans for path in _make_split(split, count, force)]
 
 
@@ -77,7 +89,7 @@ class _Plan:
     """One LMDB to be made."""
 
     target: Path
-    codec: Codec
+    form: _Form
     split: str
     role: str
     layout: str
@@ -86,9 +98,11 @@ class _Plan:
     sequences: Sequences
 
     @property
-    def purpose(self) -> dict[str, str]:
+    def purpose(self) -> dict[str, Any]:
         """What it is for; an interrupted run for the same purpose is continued."""
-        return {name: getattr(self, name) for name in ("codec", "split", "role", "layout", "kind")}
+        codec, tile = self.form
+        names = ("split", "role", "layout", "kind")
+        return {"codec": codec, **({"tile": tile} if tile else {}), **{name: getattr(self, name) for name in names}}
 
     @property
     def sources(self) -> dict[str, Path]:
@@ -101,20 +115,21 @@ class _Plan:
         there = LmdbStore(self.target)
         if there.manifest is None:
             return "was not made by deblurkit"
-        for name in ("codec", "kind"):
-            if getattr(there.manifest, name) != getattr(self, name):
-                return f"has {name} {getattr(there.manifest, name)}, not {getattr(self, name)}"
+        codec, tile = self.form
+        for name, wanted in (("codec", codec), ("tile", tile), ("kind", self.kind)):
+            if getattr(there.manifest, name) != wanted:
+                return f"has {name} {getattr(there.manifest, name)}, not {wanted}"
         return None if there.signature == self.signature else "does not match the files any more"
 
 
-def _plan(root: Path, split: str, layout: Layout, lq: str, codec: Codec, folder: Path) -> list[_Plan]:
+def _plan(root: Path, split: str, layout: Layout, lq: str, form: _Form, folder: Path) -> list[_Plan]:
     sequences = scan(root, split, layout, lq)
     for key, _ in _pairs(sequences):
         if len(key.encode()) > _MAX_KEY_BYTES:
             raise DataError(
                 f"{root / split}: the name {key[:60]}... is longer than the {_MAX_KEY_BYTES} bytes of a key"
             )
-        if codec == "png" and "." in key:
+        if form[0] == "png" and "." in key:
             raise DataError(
                 f"{root / split}: {key!r} has a dot, at which BasicSR would cut it; rename it or use --codec raw"
             )
@@ -122,7 +137,7 @@ def _plan(root: Path, split: str, layout: Layout, lq: str, codec: Codec, folder:
     return [
         _Plan(
             lmdb_path(folder, split, role),
-            codec,
+            form,
             split,
             role,
             layout.name,
@@ -154,7 +169,7 @@ def _make_split(plans: list[_Plan], workers: int, force: bool) -> list[Path]:
 
 def _build(plans: list[_Plan], sizes: _Sizes, workers: int) -> None:
     """Make LMDBs of the same sequences side by side, so that partners are seen together."""
-    codec = plans[0].codec
+    form = plans[0].form
     pairs = list(_pairs(plans[0].sequences))
     with contextlib.ExitStack() as stack:
         writers = {p.role: stack.enter_context(LmdbWriter(p.target, p.purpose, p.sources)) for p in plans}
@@ -165,7 +180,7 @@ def _build(plans: list[_Plan], sizes: _Sizes, workers: int) -> None:
         jobs = [(key, pair, [r for r in writers if key not in records[r]]) for key, pair in pairs]
         jobs = [job for job in jobs if job[2]]
         try:
-            loaded = stack.enter_context(contextlib.closing(_ordered(partial(_load, codec=codec), jobs, workers)))
+            loaded = stack.enter_context(contextlib.closing(ordered(partial(_load, form=form), jobs, workers)))
             with progress(f"making {plans[0].target.parent} ({plans[0].split})", len(jobs), unit="pairs") as advance:
                 for pair, entries in loaded:
                     for role, (record, data) in entries.items():
@@ -174,7 +189,7 @@ def _build(plans: list[_Plan], sizes: _Sizes, workers: int) -> None:
                         records[role][record.key] = record
                     advance(1)
             for plan in plans:
-                lines = _meta_info(records[plan.role], plan.sources) if codec == "png" else None
+                lines = meta_info(records[plan.role], plan.sources) if form[0] == "png" else None
                 writers[plan.role].finish(_manifest(plan, records[plan.role]), lines)
         except (KeyboardInterrupt, DataError) as error:
             for writer in writers.values():
@@ -239,13 +254,13 @@ def _named(facts: _Facts) -> str:
     return f"{facts[1]}x{facts[0]} {facts[2]}"
 
 
-def _load(job: tuple[str, FramePair, list[str]], codec: Codec) -> tuple[FramePair, dict[str, tuple[FrameRecord, Any]]]:
+def _load(job: tuple[str, FramePair, list[str]], form: _Form) -> tuple[FramePair, dict[str, tuple[FrameRecord, Any]]]:
     """Read and check the files of a pair; runs in a thread (decoding and hashing let other threads work)."""
     key, pair, roles = job
-    return pair, {role: _load_file(key, pair.path(role), codec) for role in roles}
+    return pair, {role: _load_file(key, pair.path(role), form) for role in roles}
 
 
-def _load_file(key: str, path: Path, codec: Codec) -> tuple[FrameRecord, Any]:
+def _load_file(key: str, path: Path, form: _Form) -> tuple[FrameRecord, Any]:
     """The entry for a file."""
     try:
         stat = path.stat()
@@ -255,6 +270,7 @@ def _load_file(key: str, path: Path, codec: Codec) -> tuple[FrameRecord, Any]:
     header = png_header(data)
     chunks = check_png(data, str(path)) if header else frozenset()
     value: Any
+    codec, tile = form
     # a PNG with EXIF data may ask its reader to turn it, so it is stored as it is to be seen
     if codec == "png" and header and b"eXIf" not in chunks:
         value, height, width, channels = data, header.height, header.width, header.channels
@@ -264,6 +280,8 @@ def _load_file(key: str, path: Path, codec: Codec) -> tuple[FrameRecord, Any]:
         (height, width, channels), dtype = pixels.shape, str(pixels.dtype)
         if codec == "png":
             value = encode_png(pixels, PNG_LEVEL)
+        elif tile:
+            value = pack_lossless(pixels, tile) if codec == "tiled" else pack_raw(pixels, tile)
         else:
             value = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
     return FrameRecord(key, checksum(value), height, width, channels, dtype, stat.st_size, stat.st_mtime_ns), value
@@ -279,10 +297,10 @@ def _manifest(plan: _Plan, records: Mapping[str, FrameRecord]) -> Manifest:
             dtype=found[0].dtype,
             checksums=tuple(record.checksum for record in found),
         )
-    return Manifest(**plan.purpose, signature=plan.signature, sequences=entries)  # type: ignore[arg-type]
+    return Manifest(**plan.purpose, signature=plan.signature, sequences=entries)
 
 
-def _meta_info(records: Mapping[str, FrameRecord], keys: Iterable[str]) -> str:
+def meta_info(records: Mapping[str, FrameRecord], keys: Iterable[str]) -> str:
     """BasicSR's list. (The level is ours; files that were copied keep whatever level they had.)"""
     found = (records[key] for key in keys)
     return "".join(f"{r.key}.png ({r.height},{r.width},{r.channels}) {PNG_LEVEL}\n" for r in found)
@@ -292,7 +310,7 @@ def _pairs(sequences: Sequences) -> Iterator[tuple[str, FramePair]]:
     return ((frame_key(name, pair.name), pair) for name, pairs in sequences.items() for pair in pairs)
 
 
-def _ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
+def ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
     """`map` over threads, in order, with only so many results waiting that memory stays small."""
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -308,6 +326,6 @@ def _ordered(function: Callable[[Item], Result], items: Iterable[Item], workers:
                 future.cancel()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,10 +1,11 @@
-"""Reading frames from LMDBs: this package's own (`raw` and `png` values with a manifest) and BasicSR's."""
+"""Reading frames from LMDBs: this package's own (`raw`, `tiled` and `png` values with a manifest) and BasicSR's."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,8 @@ import lmdb
 import numpy as np
 
 from deblurkit.data.png import png_header
-from deblurkit.data.store import FrameStore, Window, cut, frame_key
+from deblurkit.data.store import FrameStore, Window, check_window, cut, frame_key
+from deblurkit.data.tiles import TileGrid, pick_tiles, read_raw, unpack_tiles
 from deblurkit.errors import DataError
 from deblurkit.image_io import Pixels, decode_image
 
@@ -24,7 +26,7 @@ SCHEMA = "deblurkit-lmdb/1"
 MANIFEST = "manifest.json"
 META_INFO = "meta_info.txt"
 
-Codec = Literal["raw", "png"]
+Codec = Literal["raw", "png", "tiled"]
 Shape = tuple[int, int, int]
 
 
@@ -55,6 +57,8 @@ class SequenceEntry:
         checksums = tuple(values["checksums"])
         if not len(frames) == len(shapes) == len(checksums):
             raise ValueError(f"{len(frames)} frames, {len(shapes)} shapes, {len(checksums)} checksums")
+        if values["dtype"] not in ("uint8", "uint16"):
+            raise ValueError(f"dtype {values['dtype']!r}")
         return cls(frames, shapes, values["dtype"], checksums)
 
     def _short_shapes(self) -> Shape | tuple[Shape, ...]:
@@ -66,7 +70,9 @@ class Manifest:
     """What a `deblurkit-lmdb/1` holds; lies in it as `manifest.json`.
 
     Attributes:
-        codec: "raw": values are row-major pixels, little-endian, of their sequence's shape and dtype. "png": PNG files.
+        codec: "raw": values are row-major pixels, little-endian, of their sequence's shape and dtype. "tiled": packed
+            tiles, see `tiles`. "png": PNG files.
+        tile: side of the tiles of "tiled" in pixels, and of "raw" where it has tiles; None: there are none.
         split, role, layout, kind: where the frames come from: split, "lq" or "gt", layout, folder ("blur", "sharp").
         signature: names, sizes and times of the source files (`store.signature`).
     """
@@ -78,6 +84,7 @@ class Manifest:
     kind: str
     signature: str
     sequences: Mapping[str, SequenceEntry]
+    tile: int | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -89,6 +96,7 @@ class Manifest:
         return {
             "schema": SCHEMA,
             **{name: getattr(self, name) for name in ("codec", "split", "role", "layout", "kind", "signature")},
+            **({"tile": self.tile} if self.tile else {}),
             "fingerprint": self.fingerprint,
             "sequences": {name: sequence.to_json() for name, sequence in self.sequences.items()},
         }
@@ -108,9 +116,18 @@ class Manifest:
                 raise DataError(f"{path}: codec {values['codec']!r} is unknown to this version of deblurkit")
             sequences = {name: SequenceEntry.from_json(entry) for name, entry in values["sequences"].items()}
             fields = {name: values[name] for name in ("codec", "split", "role", "layout", "kind", "signature")}
-            return cls(**fields, sequences=sequences)
+            tile = values.get("tile")
+            if tile is None if values["codec"] == "tiled" else tile is not None and values["codec"] == "png":
+                raise ValueError(f"codec {values['codec']} with tile {tile}")
+            return cls(**fields, sequences=sequences, tile=None if tile is None else _side(tile))
         except (LookupError, TypeError, ValueError) as error:
             raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); make the LMDB again") from None
+
+
+def _side(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"tile {value!r}")
+    return value
 
 
 def _shape(values: Any) -> Shape:
@@ -126,7 +143,8 @@ def checksum(data: bytes | memoryview) -> str:
 class LmdbStore(FrameStore):
     """Frames in an LMDB. The database is opened at the first read in each process; forking is safe at any time.
 
-    Of a `raw` value only the bytes of the window are touched and copied.
+    Of a `raw` value only the bytes of the window are touched and copied, of a `tiled` one its table and the tiles that
+    the window touches.
 
     Args:
         path: folder with `data.mdb` and either `manifest.json` or BasicSR's `meta_info.txt`, whose lines are
@@ -217,19 +235,28 @@ class LmdbStore(FrameStore):
         return (header.height, header.width) if header else self.read(key).shape[:2]
 
     def read(self, key: str, window: Window | None = None) -> Pixels:
-        """Copy a window out of a raw value; decode a PNG and cut the window out."""
+        """Copy a window out of a raw value; decode the tiles that it touches; decode a PNG and cut the window out."""
         if self.codec == "png" or key not in self._facts:
             with self.value(key) as data:
                 encoded = bytes(data)
             return cut(decode_image(encoded, self.place(key)), window, self.place(key))
         shape, type_name = self._facts[key]
+        dtype, side = np.dtype(type_name), self.manifest.tile if self.manifest else None
+        place = self.place(key)
+        window = check_window(window, shape, place)
+        if self.codec == "tiled" and side:
+            grid = TileGrid(shape[0], shape[1], side)
+            with self.value(key) as data:  # decoding can wait until others may read
+                tiles = pick_tiles(data, grid, window, place)
+            return unpack_tiles(tiles, dtype, window, place)
+        stored = dtype.newbyteorder("<")
         with self.value(key) as data:
-            dtype = np.dtype(type_name).newbyteorder("<")
-            if len(data) != int(np.prod(shape)) * dtype.itemsize:
-                raise DataError(f"{self.place(key)}: has {len(data)} bytes, not those of {shape} {type_name}")
-            pixels = np.frombuffer(data, dtype).reshape(shape)
+            if len(data) != math.prod(shape) * dtype.itemsize:
+                raise DataError(f"{place}: has {len(data)} bytes, not those of {shape} {type_name}")
             # a copy of the window must be made before the transaction ends, also when it is the whole frame
-            return cut(pixels, window, self.place(key)) if window else pixels.copy()
+            if side:
+                return read_raw(data, TileGrid(shape[0], shape[1], side), stored, window)
+            return cut(np.frombuffer(data, stored).reshape(shape), window, place)
 
     def place(self, key: str) -> str:
         """The LMDB and the key."""

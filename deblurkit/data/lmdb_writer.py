@@ -60,7 +60,7 @@ class LmdbWriter:
         DataError: the folder cannot be written, or another process is at work on it.
     """
 
-    def __init__(self, target: Path, purpose: Mapping[str, str], sources: Mapping[str, Path]) -> None:
+    def __init__(self, target: Path, purpose: Mapping[str, Any], sources: Mapping[str, Path]) -> None:
         self.target = target
         self.partial = target.with_name(f"{target.name}.partial")
         self.kept: dict[str, FrameRecord] = {}
@@ -96,7 +96,7 @@ class LmdbWriter:
         """Let go of the files; what was not committed is lost."""
         self._files.close()
 
-    def _read_journal(self, header: Mapping[str, str]) -> dict[str, FrameRecord]:
+    def _read_journal(self, header: Mapping[str, Any]) -> dict[str, FrameRecord]:
         """Records of an interrupted run for the same purpose."""
         path = self.partial / JOURNAL
         if not path.is_file():

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from deblurkit.data.base import FrameDataset, Sample
+from deblurkit.data.batch_memory import BatchMemory, StoredBatch
 from deblurkit.data.batch_plan import BatchPlan, plan_batches
 from deblurkit.data.mixup import RATIO, mixup_ratio
 from deblurkit.data.request import SampleRequest
@@ -44,26 +48,27 @@ def build_loader(
 
     Returns:
         batches: the samples' dicts with tensors stacked along a new first axis, and with `options.mixup` the entry that
-        `mixup.mix` needs. A `DeblurkitError` of a sample is
-        raised as it is, any other error as a RuntimeError that holds the traceback.
+        `mixup.mix` needs. They are for `prefetcher.prefetch`, which turns square crops. A `DeblurkitError` of a sample
+        is raised as it is, any other error as a RuntimeError that holds the traceback.
 
     Raises:
         DataError: too few samples for a batch.
     """
     plan = plan_batches(options, len(dataset), world_size, parts)
     sampler = RequestSampler(plan, seed, rank, first_iter, total_iter)
+    collate = _Collate()
     workers = options.num_worker_per_gpu
     # forked workers have the parent's classes as they are; spawned ones would have to import them by name, which a
     # plugin's file does not have
     context = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
     return _Loader(
         partial(_mixup_ratios, plan, options.mixup, seed, first_iter),
+        collate,
         _Guarded(dataset),
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
         # an iterator draws a seed for its workers; from torch's own generator it would make a resumed run differ
         generator=torch.Generator().manual_seed(seed),
         multiprocessing_context=context,
@@ -85,7 +90,7 @@ class _Guarded(Dataset[Any]):
 
     def __getitem__(self, request: SampleRequest) -> Sample | _Failed:
         try:
-            return self._dataset[request]
+            return self._dataset.for_transport(request)
         except DeblurkitError as error:
             return _Failed(error)
         except Exception:  # a bug: its traceback does not travel by itself
@@ -93,13 +98,28 @@ class _Guarded(Dataset[Any]):
 
 
 class _Loader(DataLoader[Any]):
-    def __init__(self, ratios: Callable[[], Iterator[float | None]], *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, ratios: Callable[[], Iterator[float | None]], collate: _Collate, *args: Any, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._ratios = ratios
+        self._ratios, self._collate = ratios, collate
 
     def __iter__(self) -> Any:
+        forked = self.multiprocessing_context is not None
+        memory = _batch_memory(self.num_workers) if forked else None
+        self._collate.memory = memory
+        self.worker_init_fn = partial(_start_worker, os.getpid() if forked else None)
         # the workers start here, in the thread that asks for the iterator, not at the first batch
-        return _finish(super().__iter__(), self._ratios())
+        batches = super().__iter__()
+        self._collate.memory = None  # the workers have it
+        return _finish(batches, self._ratios(), memory)
+
+
+def _batch_memory(workers: int) -> BatchMemory | None:
+    try:
+        return BatchMemory(workers)
+    except OSError:  # little address space (`ulimit -v`): batches go torch's way, which is slower
+        return None
 
 
 def _mixup_ratios(plan: BatchPlan, options: MixupOptions | None, seed: int, first_iter: int) -> Iterator[float | None]:
@@ -109,43 +129,61 @@ def _mixup_ratios(plan: BatchPlan, options: MixupOptions | None, seed: int, firs
         yield mixup_ratio(options, seed, epoch, position) if options else None
 
 
-def _finish(batches: Iterator[Any], ratios: Iterator[float | None]) -> Iterator[Sample]:
-    """Raise what failed; add the ratios for mixing."""
+def _finish(batches: Iterator[Any], ratios: Iterator[float | None], memory: BatchMemory | None) -> Iterator[Sample]:
+    """Raise what failed; find the batches that lie in `memory`, which this keeps; add the ratios for mixing."""
     error: Exception | None = None
     for batch, ratio in zip(batches, ratios, strict=False):
         if isinstance(batch, _Failed):
             error = batch.error
             break
+        if isinstance(batch, StoredBatch):
+            batch = batch.open()
         if ratio is not None:
             batch[RATIO] = ratio
         yield batch
     # torch ends its workers when nothing refers to the iterator any more; a traceback would (left to the garbage
     # collector, it finds its queues collected already, and waits for the workers in vain)
-    del batches
+    del batches, memory
     if error is not None:
         raise error
 
 
-def _collate(samples: list[Any]) -> Any:
-    """Stack the samples; a failed one takes the place of the batch."""
-    for sample in samples:
-        if isinstance(sample, _Failed):
-            return sample
-    for name, value in samples[0].items():
-        shapes = {tuple(s[name].shape): s["key"] for s in samples} if isinstance(value, torch.Tensor) else {}
-        if len(shapes) > 1:
-            found = ", ".join(f"{key} {shape}" for shape, key in shapes.items())
-            return _Failed(
-                DataError(
-                    f"samples of different sizes do not make a batch ({name}: {found}): give gt_size, or set "
-                    "batch_size_per_gpu to 1"
+class _Collate:
+    """Stack samples, in a worker into the `memory` that it was forked with; a failed one takes the batch's place."""
+
+    def __init__(self) -> None:
+        self.memory: BatchMemory | None = None
+
+    def __call__(self, samples: list[Any]) -> Any:
+        for sample in samples:
+            if isinstance(sample, _Failed):
+                return sample
+        for name, value in samples[0].items():
+            shapes = {tuple(s[name].shape): s["key"] for s in samples} if isinstance(value, torch.Tensor) else {}
+            if len(shapes) > 1:
+                found = ", ".join(f"{key} {shape}" for shape, key in shapes.items())
+                return _Failed(
+                    DataError(
+                        f"samples of different sizes do not make a batch ({name}: {found}): give gt_size, or set "
+                        "batch_size_per_gpu to 1"
+                    )
                 )
-            )
-    return default_collate(samples)
+        worker = get_worker_info()
+        if self.memory is None or worker is None:
+            return default_collate(samples)
+        return self.memory.put(worker.id, samples)
 
 
-def _start_worker(index: int) -> None:
-    """One thread, and no signals that are meant for the main process. (Torch limits its own threads here.)"""
+def _start_worker(parent: int | None, index: int) -> None:
+    """One thread, no signals that are meant for the main process, and an end with it.
+
+    Torch limits its own threads here.
+
+    Args:
+        parent: the main process, if this one was forked of it. index: which worker this is.
+    """
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), name="end with the trainer", daemon=True).start()
     cv2().setNumThreads(1)
     # a Ctrl-C, a scheduler's SIGTERM or SIGUSR1 reaches the whole group: the main process must be able to save first. A
     # second SIGTERM (torch's, when a worker does not end by itself) has its usual effect.
@@ -153,3 +191,13 @@ def _start_worker(index: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which may have been killed: nobody would ever tell it to stop.
+
+    (Torch's workers look for that too, but only where they wait for requests, not where a pipe is full.)
+    """
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

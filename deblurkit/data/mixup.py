@@ -35,13 +35,13 @@ def mixup_ratio(options: MixupOptions, seed: int, epoch: int, position: int) -> 
 
 
 def mix(batch: Sample) -> Sample:
-    """Mix the float frames of a batch, `lq` and `gt` `(B, ...)`, as its entry `RATIO` says, and take that entry away.
+    """Mix the float frames of a batch, `lq`, `gt` and `gt_usm` `(B, ...)`, as its entry `RATIO` says, and take it away.
 
     Samples 0 and 1, 2 and 3, ... are partners; the last of an odd number stays as it is.
     """
     ratio = batch.pop(RATIO, 1.0)
     if ratio != 1.0:
-        for name in ("lq", "gt"):
+        for name in {"lq", "gt", "gt_usm"} & batch.keys():
             batch[name] = _blend(batch[name], ratio)
     return batch
 

@@ -6,12 +6,13 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from deblurkit.data.augment import ORIENTATION
 from deblurkit.data.base import Sample
 from deblurkit.data.mixup import mix
 from deblurkit.errors import DeviceError
@@ -22,8 +23,9 @@ PrefetchMode = Literal["auto", "cuda", "cpu"]
 def prefetch(batches: Iterable[Sample], device: torch.device | str, mode: PrefetchMode | None = "auto") -> Prefetcher:
     """Iterate over `batches` on a device; the tensors are the same in every mode.
 
-    Pixels, uint8 or uint16 `(B, T, H, W, C)`, become contiguous float32 `(B, T, C, H, W)` in [0, 1] on the device;
-    float tensors are moved, anything else passes.
+    Pixels, uint8 or uint16 `(B, T, H, W, C)`, are turned as the entry `augment.ORIENTATION` says, where there is one,
+    and become contiguous float32 `(B, T, C, H, W)` in [0, 1] on the device; float tensors are moved, anything else
+    passes.
 
     Args:
         batches: a loader. device: where they are wanted.
@@ -43,21 +45,49 @@ def prefetch(batches: Iterable[Sample], device: torch.device | str, mode: Prefet
     return Prefetcher(batches, device, mode)
 
 
-def to_float(pixels: Tensor) -> Tensor:
-    """Pixels `(..., H, W, C)` to contiguous float32 `(..., C, H, W)` in [0, 1], on their device."""
+def to_float(pixels: Tensor, orientations: Sequence[int] = ()) -> Tensor:
+    """Pixels `(..., H, W, C)` to contiguous float32 `(..., C, H, W)` in [0, 1], on their device.
+
+    Args:
+        orientations: how each sample of a batch of square frames is turned, see `augment.ORIENTATION`; none: not at
+            all.
+    """
     top = 255.0 if pixels.dtype == torch.uint8 else 65535.0
-    floats = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
+    planes = pixels.movedim(-1, -3)
+    if any(orientations):
+        floats = torch.empty(planes.shape, dtype=torch.float32, device=pixels.device)
+        for target, sample, orientation in zip(floats, planes, orientations, strict=True):
+            target.copy_(_turned(sample, orientation))
+    else:
+        floats = planes.to(torch.float32, memory_format=torch.contiguous_format)
     # a divisor on the device: by a plain number CUDA multiplies with its reciprocal, which rounds unlike the CPU
     return floats.div_(torch.full((), top, device=floats.device))
 
 
+def _turned(planes: Tensor, orientation: int) -> Tensor:
+    """Pixels `(..., H, W)`, mirrored and transposed."""
+    transposed = bool(orientation & 4)
+    view = planes.transpose(-1, -2) if transposed else planes
+    # mirroring comes first; after the transposition it is along the other axis
+    axes = [axis for bit, axis in ((1, -2), (2, -1)) if orientation & bit]
+    axes = axes if transposed else [-3 - axis for axis in axes]
+    if not axes:
+        return view
+    if view.dtype == torch.uint16:  # which torch cannot flip
+        return view.view(torch.int16).flip(axes).view(torch.uint16)
+    return view.flip(axes)
+
+
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """Move a batch's tensors to the device, make floats of pixels there, and mix the samples if that is asked for."""
+    """Move a batch's tensors to the device, turn pixels and make floats of them there, mix samples if that is asked."""
     moved: Sample = {}
+    orientations = batch[ORIENTATION].tolist() if ORIENTATION in batch else ()
     for name, value in batch.items():
+        if name == ORIENTATION:
+            continue
         if isinstance(value, Tensor):
             value = value.to(device, non_blocking=True)
-            value = to_float(value) if value.dtype in (torch.uint8, torch.uint16) else value
+            value = to_float(value, orientations) if value.dtype in (torch.uint8, torch.uint16) else value
         moved[name] = value
     return mix(moved)
 

@@ -83,11 +83,23 @@ def cut(pixels: Pixels, window: Window | None, place: str) -> Pixels:
     """
     if window is None:
         return np.ascontiguousarray(pixels)
+    y, x, h, w = check_window(window, pixels.shape, place)
+    return pixels[y : y + h, x : x + w].copy()
+
+
+def check_window(window: Window | None, shape: tuple[int, ...], place: str) -> Window:
+    """The window, or that of the whole frame for None, in a frame of `shape` (h, w, 3).
+
+    Raises:
+        DataError: the window reaches over the frame's borders.
+    """
+    height, width = shape[:2]
+    if window is None:
+        return 0, 0, height, width
     y, x, h, w = window
-    height, width = pixels.shape[:2]
     if y < 0 or x < 0 or y + h > height or x + w > width:
         raise DataError(f"{place}: the window of {w}x{h} at ({x}, {y}) does not fit into the frame of {width}x{height}")
-    return pixels[y : y + h, x : x + w].copy()
+    return window
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from deblurkit.console import warn
-from deblurkit.data.augment import Augment, AugmentName, Draws
+from deblurkit.data.augment import ORIENTATION, Augment, AugmentName, Draws, turn
 from deblurkit.data.base import EvaluationClip, FrameDataset, Sample, TimePadding
 from deblurkit.data.frame_sampling import AnchorName, FrameSampling, FrameWindow, SamplingName, chunk_windows
 from deblurkit.data.layouts import LayoutName
@@ -125,8 +125,19 @@ class VideoDataset(FrameDataset):
         Raises:
             DataError: a frame is missing or damaged, sizes do not fit, or the crop is larger than the frames.
         """
-        if isinstance(request, int):
-            request = SampleRequest(request)
+        sample = self._make(SampleRequest(request) if isinstance(request, int) else request)
+        orientation = sample.pop(ORIENTATION)
+        for name in ("lq", "gt"):
+            sample[name] = torch.from_numpy(np.ascontiguousarray(turn(sample[name].numpy(), orientation)))
+        return sample
+
+    def for_transport(self, request: SampleRequest) -> Sample:
+        """Make a sample whose square crops are still to be turned, as its entry `augment.ORIENTATION` says."""
+        if type(self).__getitem__ is not VideoDataset.__getitem__:  # a subclass that makes something of whole samples
+            return self[request]
+        return self._make(request)
+
+    def _make(self, request: SampleRequest) -> Sample:
         rng = request.rng(self.seed)
         draws = self._augment.draw(rng)
         name, window = self._draw_window(request.index, draws)
@@ -138,9 +149,13 @@ class VideoDataset(FrameDataset):
             y, x, height, width = (value * self._scale for value in degraded_crop)
             sharp_crop = y, x, height, width
         lq = self._read(self._stores.lq, inputs, degraded_crop, draws)
-        self._augment.add_noise(lq, draws, rng)
+        self._augment.add_noise(turn(lq, draws.orientation), draws, rng)
         gt = self._read(self._sharp(), targets, sharp_crop, draws)
-        return {"lq": torch.from_numpy(lq), "gt": torch.from_numpy(gt), "key": targets[0]}
+        orientation = draws.orientation
+        if lq.shape[1] != lq.shape[2]:  # turned frames of other shapes might not make a batch: the loader has to see it
+            lq, gt = (np.ascontiguousarray(turn(frames, orientation)) for frames in (lq, gt))
+            orientation = 0
+        return {"lq": torch.from_numpy(lq), "gt": torch.from_numpy(gt), "key": targets[0], ORIENTATION: orientation}
 
     def check_crop(self, crop_size: int) -> None:
         """Look at one frame of each sequence, and at every single picture."""
@@ -229,12 +244,13 @@ class VideoDataset(FrameDataset):
             )
 
     def _read(self, store: FrameStore, keys: list[str], crop: Window | None, draws: Draws) -> Pixels:
-        """Frames `(n, h, w, 3)`, turned as drawn."""
+        """Frames `(n, h, w, 3)`, coloured but not turned as drawn."""
         frames = [store.read(key, crop) for key in keys]
         if len({frame.dtype for frame in frames}) > 1:
             raise DataError(f"{store.place(keys[0])}: its sequence mixes pictures of 8 and 16 bits")
-        turned = [self._augment.turn(frame, draws) for frame in frames]
-        return np.stack(turned, out=np.empty((len(turned), *turned[0].shape), turned[0].dtype))
+        if draws.rgb_shuffle:
+            frames = [frame[..., draws.channels] for frame in frames]
+        return np.stack(frames) if len(frames) > 1 else frames[0][None]
 
     def _chunks(self) -> list[EvaluationClip]:
         past, future = (self._sampling.past, self._sampling.future) if self._sampling.sampling == "context" else (0, 0)

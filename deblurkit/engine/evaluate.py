@@ -14,8 +14,10 @@ import numpy as np
 
 from deblurkit.console import progress, say
 from deblurkit.data.base import EvaluationClip, FrameDataset
+from deblurkit.engine.crops import CroppedNetwork
 from deblurkit.engine.launch import Place, gather_objects
-from deblurkit.engine.restore import Restorer, to_pixels
+from deblurkit.engine.pixels import to_pixels
+from deblurkit.engine.restore import Restorer
 from deblurkit.errors import CheckpointError, DataError
 from deblurkit.files import write_json, write_text
 from deblurkit.image_io import Pixels, write_image
@@ -124,6 +126,8 @@ def evaluate(
     Raises:
         DataError: nothing to score, or restored and sharp frames differ in size.
     """
+    if protocol.crops:
+        net = CroppedNetwork(net, protocol.crops)
     clips = dataset.clips(merge=net.contract.kind in ("image", "window"))
     if not any(clip.scored for clip in clips):
         raise DataError(f"{description}: no frame can be scored: the sequences are shorter than the window")

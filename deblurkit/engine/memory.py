@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from deblurkit.network import Network, build_twin_on_meta
+from deblurkit.sharing import Shared
 
 #: Share of the free memory that a network may take. Workspaces of convolutions and fragmentation are not counted;
 #: measured on the CPU, a process grew 1.75 times as much as the tensors.
@@ -79,7 +80,11 @@ def _peak_of_run(net: Network, height: int, width: int, length: int | None) -> i
     x = net.example_input(height, width, length=length)
     with torch.inference_mode(), PeakMemory() as memory:
         memory.count(x)
-        net.run(x)
+        # windows that share their work hold on to what the next one needs: all of it in `shared`
+        if net.splits:
+            net.run_shared(x, Shared(range(x.shape[1])))
+        else:
+            net.run(x)
     return memory.peak
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
-from deblurkit.engine.restore import Restorer, to_pixels
+from deblurkit.engine.pixels import to_pixels
+from deblurkit.engine.restore import Restorer
 from deblurkit.image_io import Pixels
 
 T = TypeVar("T")

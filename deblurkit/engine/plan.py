@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 import typer
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from deblurkit.data.batch_plan import plan_batches
 from deblurkit.engine.launch import Place, number_of_processes, resolve_device
 from deblurkit.errors import DataError
 from deblurkit.models.base import Model
+from deblurkit.models.discriminators import Discriminators
 from deblurkit.network import count_macs
 from deblurkit.options import DatasetOptions, Options
 from deblurkit.registry import MODEL_REGISTRY
@@ -26,7 +29,7 @@ def print_plan(options: Options, processes: int) -> None:
     macs = count_macs(net, size // options.scale, size // options.scale)
     networks: dict[str, nn.Module] = {"g": net}
     if options.network_d is not None:
-        networks["d"] = build_discriminator(options.network_d.mapping())
+        networks["d"] = build_discriminator(options.network_d.mapping(), train.gan.crops if train.gan else None)
     model = MODEL_REGISTRY.get(options.model_type)(options, networks, Place(resolve_device("cpu")))
     typer.echo(f"{options.name}: {options.model_type}, {processes} process(es)")
     typer.echo(
@@ -35,7 +38,11 @@ def print_plan(options: Options, processes: int) -> None:
     )
     if options.network_d is not None:
         judge = networks["d"]
-        typer.echo(f"network_d  {type(judge).__name__}, {sum(p.numel() for p in judge.parameters()):,} parameters")
+        names = (
+            ", ".join(type(one).__name__ for one in judge.critics.values()) if isinstance(judge, Discriminators) else ""
+        )
+        size = sum(p.numel() for p in judge.parameters())
+        typer.echo(f"network_d  {names or type(judge).__name__}, {size:,} parameters")
     typer.echo(f"memory     {_memory(model, entry, options.scale)}")
     for name, loss in train.losses.items():
         typer.echo(f"loss       {name}: {loss.weight:g} x {loss.type} on {loss.output!r}")
@@ -102,8 +109,10 @@ def _memory(model: Model, entry: DatasetOptions, scale: int) -> str:
 
 
 def _changes(schedule: object, total: int) -> list[int]:
-    """Where the learning rate jumps, at most eight places; for smooth schedules quarters of the way."""
+    """Where the learning rate jumps, at most eight places; for smooth schedules quarters of the way too."""
     milestones = [m for m in getattr(schedule, "milestones", []) if m < total]
     restarts = [start for start, _ in getattr(schedule, "restarts", [])]
-    quarters = [] if hasattr(schedule, "milestones") else [total // 4, total // 2, 3 * total // 4, total]
-    return sorted({0, *milestones, *restarts, *quarters})[:8]
+    cycles = [end + 1 for end in accumulate(getattr(schedule, "periods", []))]  # a boundary belongs to the earlier one
+    quarters = [] if hasattr(schedule, "milestones") else [total // 4, total // 2, 3 * total // 4]
+    jumps = sorted({0, *milestones, *restarts, *(end for end in cycles if end < total)})
+    return sorted({*jumps[:8], *quarters[: max(8 - len(jumps), 0)], *([total] if quarters else [])})

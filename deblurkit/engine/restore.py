@@ -5,25 +5,32 @@
 
 from __future__ import annotations
 
-import itertools
+import copy
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from deblurkit.data.frame_sampling import window_indices
+from deblurkit.engine.calls import Snapshot
+from deblurkit.engine.feed import checked
 from deblurkit.engine.launch import resolve_device
-from deblurkit.engine.runner import Feed, Precision, Runner, Tiling, autocast_dtype
-from deblurkit.errors import DataError, DeblurkitError
+from deblurkit.engine.pixels import like, to_array
+from deblurkit.engine.runner import Precision, Runner, Tiling, autocast_dtype
+from deblurkit.engine.sequence import Part, Passing, Walk
+from deblurkit.errors import DataError
 from deblurkit.image_io import Pixels
-from deblurkit.network import Network, State
+from deblurkit.network import Network
 
 if TYPE_CHECKING:
     from deblurkit.data.base import TimePadding
+
+#: A frame of the Python interface: pixels, or a tensor `(3, H, W)`, uint8, or float in [0, 1].
+Frame = TypeVar("Frame", bound=Pixels | Tensor)
 
 
 class Restorer:
@@ -41,6 +48,9 @@ class Restorer:
         time_padding: how windows are completed before the first and after the last frame (`window_indices`).
         clip_length, clip_overlap: networks of kind "clip" see at most this many frames at once; a longer video goes in
             segments, and each result has at least `clip_overlap` frames of its segment on both sides.
+        shots: True: changes of shot are found (`deblurkit.engine.shots`), and windows, segments and states do not reach
+            across them. A collection: the positions of the frames with which shots begin. False: the frames are one
+            shot, as protocols have it.
 
     Raises:
         DeviceError: the machine does not have the device. DeblurkitError: the network is not safe in that precision.
@@ -56,6 +66,7 @@ class Restorer:
         time_padding: TimePadding = "reflection",
         clip_length: int = 32,
         clip_overlap: int = 6,
+        shots: bool | Collection[int] = False,
     ) -> None:
         if tile != "auto" and tile < 0:
             raise ValueError(f"tile must be 0 or more, not {tile}")
@@ -63,11 +74,34 @@ class Restorer:
             raise ValueError(f"clip_overlap {clip_overlap} leaves nothing of segments of {clip_length} frames")
         device = resolve_device(str(device))
         self.net = net.to(device).eval()
-        self._time_padding, self._overlap = time_padding, clip_overlap
         context, multiple = sum(net.contract.context), net.contract.time_multiple
         whole = -(-(clip_length + context) // multiple) * multiple
-        self._clip_length = whole - context
         self._runner = Runner(self.net, device, autocast_dtype(net, precision, device), tile, whole)
+        self._walk = Walk(self._runner, time_padding, whole - context, clip_overlap, shots)
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: str | Path,
+        device: str | torch.device = "auto",
+        precision: Precision = "auto",
+        tile: Tiling = "auto",
+        shots: bool = True,
+        **settings: Any,
+    ) -> Restorer:
+        """A restorer for footage, as `deblurkit infer` makes it.
+
+        Args:
+            weights: a file, or the name of weights that come with the package. Others: as the class; `settings` are its
+                other arguments.
+
+        Raises:
+            CheckpointError: no such weights, or a file that does not say which network it belongs to. And as the class.
+        """
+        from deblurkit.engine.checkpoint import load_network
+        from deblurkit.engine.weights import find_weights
+
+        return cls(load_network(find_weights(weights)), device, precision, tile, shots=shots, **settings)
 
     def restore_tensors(
         self, frames: Iterable[Pixels], targets: Collection[int] | None = None, start: int = 0
@@ -87,35 +121,98 @@ class Restorer:
             DataError: frames differ in size, are no RGB pixels, or end before the last target.
             DeviceError: the device has not enough memory.
         """
-        feed = Feed(frames, one_size=self.net.contract.kind != "image")
-        ways = {"image": self._windows, "window": self._windows, "clip": self._segments}
         wanted = None if targets is None else sorted(set(targets))
-        if wanted != []:
-            if self.net.contract.kind == "stream":
-                yield from self._stream(feed, wanted, start)
-            else:
-                yield from ways[self.net.contract.kind](feed, wanted)
-            if wanted is not None and wanted[-1] >= feed.count:
-                raise DataError(f"frame {wanted[-1]} is to be restored, but there are only {feed.count}")
+        yield from self._walk.restore(checked(frames, self._has_time), Part(wanted, start))
 
-    def restore(self, frames: Iterable[Pixels]) -> Iterator[Pixels]:
-        """Restore frames: `(H, W, 3)` RGB in, `(H * scale, W * scale, 3)` RGB of the same dtype out, one for each.
+    @property
+    def _has_time(self) -> bool:
+        """The network sees more than one frame."""
+        return self.net.contract.kind != "image"
+
+    def restore_part(
+        self,
+        frames: Iterable[Pixels],
+        first: int,
+        stop: int | None = None,
+        begin: int = 0,
+        earlier: Snapshot | None = None,
+        passing: Passing = lambda position, snapshot: None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Restore a part of a video as `restore_tensors` restores the whole, in a run of its own.
+
+        Args:
+            frames: from the first of the video to `lookahead` behind the part, or to the end.
+            first, stop: the part; None: to the end.
+            begin: a stream goes through the frames from here on; those before do not matter, since a shot begins here.
+            earlier: the snapshot of a stream after frame `begin` - 1, where no shot begins.
+            passing: of a stream, called after each frame with the position of the next one and what gives the snapshot
+                with which another part can begin there.
+
+        Yields, raises:
+            as `restore_tensors`; frames that end early are no error.
+        """
+        wanted = range(first, sys.maxsize if stop is None else stop)
+        yield from self._walk.restore(checked(frames, self._has_time), Part(wanted, begin, earlier, passing))
+
+    @property
+    def lookahead(self) -> int:
+        """How many frames after a frame its result can depend on."""
+        return self._walk.lookahead
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What, beside the network, results depend on; in plain values."""
+        walk, dtype = self._walk, self._runner.dtype
+        return {
+            "precision": "fp32" if dtype is None else str(dtype).removeprefix("torch."),
+            "tile": self._runner.tile,
+            "time_padding": walk.time_padding,
+            "clip": [walk.clip_length, walk.clip_overlap],
+            "shots": walk.shots if isinstance(walk.shots, bool) else sorted(walk.shots),
+            "exact": walk.exact,
+        }
+
+    def with_shots(self, shots: Collection[int]) -> Restorer:
+        """The same restorer, for a video whose shots begin with these frames."""
+        twin = copy.copy(self)
+        twin._walk = replace(self._walk, shots=shots)
+        return twin
+
+    @property
+    def tile_in_use(self) -> int:
+        """Side of the tiles that frames were last cut into; 0: whole frames."""
+        return self._runner.side or 0
+
+    def begin_with_tile(self, side: int) -> None:
+        """Where tiles are automatic, take these, whatever memory is free: to go on with the work of an earlier run."""
+        self._runner.begin_with(side)
+
+    def restore(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+        """Restore frames, one for each, of the kind that came in.
+
+        Args:
+            frames: arrays `(H, W, 3)`, RGB, uint8 or uint16; or tensors `(3, H, W)`, RGB, uint8 or float in [0, 1].
+
+        Yields:
+            arrays `(H * scale, W * scale, 3)` of the same dtype; or tensors `(3, H * scale, W * scale)` on the CPU,
+            uint8, or float32 in [0, 1] that is not rounded.
 
         Raises:
-            as `restore_tensors` and `to_pixels`.
+            DataError: another kind of frame. And as `restore_tensors` and `to_pixels`.
         """
-        dtypes: deque[Any] = deque()
+        kinds: deque[tuple[bool, Any]] = deque()
 
         def watched() -> Iterator[Pixels]:
-            for frame in frames:
-                dtypes.append(frame.dtype)
-                yield frame
+            for number, frame in enumerate(frames):
+                kinds.append((isinstance(frame, Tensor), frame.dtype))
+                yield to_array(frame, number) if isinstance(frame, Tensor) else next(checked([frame], False, number))
 
-        for _, restored in self.restore_tensors(watched()):
-            yield to_pixels(restored, dtypes.popleft())
+        sized = checked(watched(), self._has_time, floats=True)
+        for _, restored in self._walk.restore(sized, Part()):
+            yield like(restored, *kinds.popleft())
 
-    def restore_image(self, image: Pixels) -> Pixels:
-        """Restore one picture `(H, W, 3)`; a video network sees it as a video that stands still."""
+    def restore_image(self, image: Frame) -> Frame:
+        """Restore one picture, as `restore` a frame; a video network sees it as a video that stands still."""
         return next(self.restore([image]))
 
     def restore_video(
@@ -150,89 +247,3 @@ class Restorer:
             raise DataError(f"{target}: is the input; choose another name for the result")
         with VideoWriter(target, reader, codec=codec, crf=crf, lossless=lossless) as writer:
             return restore_into(self, reader, writer, advance)
-
-    # How each kind of network goes through time.
-
-    def _windows(self, feed: Feed, wanted: list[int] | None) -> Iterator[tuple[int, Tensor]]:
-        past, future = self.net.contract.context
-        reach = past + future  # paddings mirror within the window's length
-        for center in itertools.count() if wanted is None else wanted:
-            feed.forget_before(center - reach)
-            feed.read_to(center + reach)
-            if center >= feed.count:
-                return
-            positions = window_indices(center, past, future, feed.count, self._time_padding)
-            yield center, self._runner.restore(feed, positions, self._runner.run)
-
-    def _stream(self, feed: Feed, wanted: list[int] | None, start: int) -> Iterator[tuple[int, Tensor]]:
-        past, future = self.net.contract.context
-        reach = past + future
-        states: dict[int | None, State] = {}  # by tile
-
-        def step(x: Tensor, tile: int | None) -> Tensor:
-            restored, states[tile] = self._runner.step(x, states.get(tile), on_host=tile is not None)
-            return restored
-
-        for now in itertools.count(start) if wanted is None else range(start, wanted[-1] + 1):
-            feed.forget_before(now - reach)
-            feed.read_to(now + reach)
-            if now >= feed.count:
-                return
-            positions = window_indices(now, past, future, feed.count, self._time_padding)
-            restored = self._runner.restore(feed, positions, step)
-            if wanted is None or now in wanted:
-                yield now, restored
-
-    def _segments(self, feed: Feed, wanted: list[int] | None) -> Iterator[tuple[int, Tensor]]:
-        past, future = self.net.contract.context
-        length, start, done = self._clip_length, 0, 0
-        while True:
-            feed.forget_before(start - length - past)  # the last segment moves back to be of full length
-            feed.read_to(start + length + past + future)
-            last = feed.count <= start + length
-            if last:
-                start = max(feed.count - length, 0)
-            stop = min(start + length, feed.count)
-            until = stop if last else stop - self._overlap
-            keep = [position for position in range(done, until) if wanted is None or position in wanted]
-            if keep:
-                call = self._picking([position - start for position in keep])
-                restored = self._runner.restore(feed, self._segment(start, stop, feed.count), call)
-                yield from zip(keep, restored, strict=True)
-            if last or (wanted is not None and until > wanted[-1]):
-                return
-            start, done = until - self._overlap, until
-
-    def _segment(self, start: int, stop: int, count: int) -> list[int]:
-        """Positions that a clip network sees in order to restore `start` to `stop` - 1."""
-        past, future = self.net.contract.context
-        before = window_indices(start, past, 0, count, self._time_padding)[:-1]
-        after = window_indices(stop - 1, 0, future, count, self._time_padding)[1:]
-        positions = [*before, *range(start, stop), *after]
-        return positions + positions[-1:] * (-len(positions) % self.net.contract.time_multiple)
-
-    def _picking(self, rows: list[int]) -> Callable[[Tensor, int | None], Tensor]:
-        """A call of the network that returns some of the frames of a clip."""
-        return lambda x, tile: self._runner.run(x, tile)[rows]
-
-
-def to_pixels(restored: Tensor, dtype: Any) -> Pixels:
-    """Quantise a restored frame: clamp to [0, 1], times 255 (65535), round half to even.
-
-    Args:
-        restored: float `(C, h, w)`. dtype: uint8 or uint16.
-
-    Returns:
-        `(h, w, C)` pixels.
-
-    Raises:
-        DeblurkitError: the frame holds values that are not finite.
-    """
-    dtype = np.dtype(dtype)
-    if dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"pixels are uint8 or uint16, not {dtype}")
-    if not bool(restored.isfinite().all()):
-        raise DeblurkitError("the network returns values that are not numbers; its weights are damaged or diverged")
-    scaled = (restored.float().clamp(0, 1) * np.iinfo(dtype).max).round()
-    whole = scaled.to(torch.uint8 if dtype == np.uint8 else torch.int32)
-    return whole.permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype, copy=False)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import gc
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,66 +11,20 @@ import torch
 from torch import Tensor
 
 from deblurkit.console import say, warn
+from deblurkit.engine.calls import Call
+from deblurkit.engine.feed import Feed
 from deblurkit.engine.memory import MARGIN, free_bytes, largest_tile, peak_bytes
 from deblurkit.engine.tiling import Grid
-from deblurkit.errors import DataError, DeblurkitError, DeviceError
+from deblurkit.errors import DeblurkitError, DeviceError
 from deblurkit.image_io import Pixels
 from deblurkit.network import Network, State
+from deblurkit.sharing import SharedStore
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tiling = int | Literal["auto"]
 
-#: From the network's input, `(1, T, C, h, w)` (kind "image": `(1, C, h, w)`), and the number of the tile (None: the
-#: whole frame) to what is restored, `(C, h, w)` or `(T, C, h, w)`.
-Call = Callable[[Tensor, int | None], Tensor]
-
-#: Tiles are chosen from multiples of this side.
+#: Automatic tiles are chosen from multiples of this side, and are no smaller.
 _TILE_STEP = 64
-
-
-class Feed:
-    """Frames of a sequence by position, read when asked for and dropped when told to.
-
-    Attributes:
-        count: frames read so far; the length once `ended`. tensors: frames on the device, dropped with the frames.
-    """
-
-    def __init__(self, frames: Iterable[Pixels], one_size: bool) -> None:
-        self._frames, self._one_size = iter(frames), one_size
-        self._kept: dict[int, Pixels] = {}
-        self._first: tuple[int, ...] | None = None
-        self._needed_from = 0
-        self.tensors: dict[int, Tensor] = {}
-        self.count, self.ended = 0, False
-
-    def read_to(self, position: int) -> None:
-        """Read until the frame at `position` is there, or all are."""
-        while self.count <= position and not self.ended:
-            frame = next(self._frames, None)
-            if frame is None:
-                self.ended = True
-                return
-            if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in (np.uint8, np.uint16):
-                raise DataError(
-                    f"frame {self.count} is {frame.dtype} of shape {frame.shape}, not uint8 or uint16 (H, W, 3)"
-                )
-            self._first = self._first or frame.shape
-            if self._one_size and frame.shape != self._first:
-                sizes = [f"{shape[1]}x{shape[0]}" for shape in (frame.shape, self._first)]
-                raise DataError(f"frame {self.count} is {sizes[0]}, the first is {sizes[1]}: a sequence has one size")
-            if self.count >= self._needed_from:
-                self._kept[self.count] = frame
-            self.count += 1
-
-    def forget_before(self, position: int) -> None:
-        """Drop the frames before `position`, also those that are still to be read."""
-        self._needed_from = max(position, self._needed_from)
-        for kept in (self._kept, self.tensors):
-            for old in [p for p in kept if p < self._needed_from]:
-                del kept[old]
-
-    def __getitem__(self, position: int) -> Pixels:
-        return self._kept[position]
 
 
 class Runner:
@@ -86,10 +40,14 @@ class Runner:
     ) -> None:
         self.net, self.device, self.dtype, self.tile, self._clip_length = net, device, dtype, tile, clip_length
         self._grids: dict[tuple[int, int], Grid] = {}
+        self._largest: int | None = None  # side of tiles that is known to fit, since larger ones did not
+        self._first_side: int | None = None
         self._warned = False
 
     def restore(self, feed: Feed, positions: list[int], call: Call) -> Tensor:
         """Bring the frames at `positions` to the network, tile by tile, and put the results together.
+
+        Where tiles are automatic and the memory turns out too small, they are halved and the frame is begun again.
 
         Returns:
             float32 `(C, h, w)` or `(T, C, h, w)` on the CPU.
@@ -97,24 +55,40 @@ class Runner:
         Raises:
             DeviceError: the device has not enough memory.
         """
-        grid = self._grid(*feed[positions[0]].shape[:2])
-        with self._memory_errors():
-            if grid.whole:
-                for position in positions:
-                    if position not in feed.tensors:
-                        feed.tensors[position] = self._upload(grid.cut(feed[position], grid.tiles[0])[None])[0]
-                return grid.crop(self._finish(call(self._batch([feed.tensors[p] for p in positions]), None)))
-            canvas: Tensor | None = None
-            for number, tile in enumerate(grid.tiles):
-                x = self._upload(np.stack([grid.cut(feed[position], tile) for position in positions]))
-                restored = self._finish(call(self._batch(list(x)), number))
-                if canvas is None:
-                    canvas = grid.canvas(*restored.shape[:-2])
-                grid.paste(canvas, tile, restored)
-            assert canvas is not None
-            return grid.crop(canvas)
+        while True:
+            grid = self._grid(*feed[positions[0]].shape[:2])
+            try:
+                call.begin(grid, positions)
+                restored = self._over_tiles(grid, feed, positions, call)
+                call.done()
+                return restored
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if self.tile != "auto":
+                    advice = "a smaller --tile N" if self.tile else "--tile auto or --tile N"
+                    raise DeviceError(f"{self.device}: out of memory; use {advice}") from error
+            # here, where the error and the tensors that it holds on to are gone
+            feed.tensors.clear()
+            self._halve(grid)
 
-    def run(self, x: Tensor, tile: int | None = None) -> Tensor:
+    def _over_tiles(self, grid: Grid, feed: Feed, positions: list[int], call: Call) -> Tensor:
+        if grid.whole:
+            for position in positions:
+                if position not in feed.tensors:
+                    feed.tensors[position] = self._upload(grid.cut(feed[position], grid.tiles[0])[None])[0]
+            return grid.crop(self._finish(call(self._batch([feed.tensors[p] for p in positions]), None)))
+        canvas: Tensor | None = None
+        for number, tile in enumerate(grid.tiles):
+            x = self._upload(np.stack([grid.cut(feed[position], tile) for position in positions]))
+            restored = self._finish(call(self._batch(list(x)), number))
+            if canvas is None:
+                canvas = grid.canvas(*restored.shape[:-2])
+            grid.paste(canvas, tile, restored)
+        assert canvas is not None
+        return grid.crop(canvas)
+
+    def run(self, x: Tensor) -> Tensor:
         """The network on one sample; a result in reduced precision that is not finite is computed again in fp32."""
         with torch.inference_mode():
             if self.dtype is not None:
@@ -124,6 +98,23 @@ class Runner:
                     return restored
                 self._warn_not_finite()
             return self.net.run(x)["restored"][0]
+
+    def run_shared(self, x: Tensor, store: SharedStore, positions: Sequence[int]) -> Tensor:
+        """A window whose work is shared with those before it, as `run`.
+
+        Args:
+            store: of the sequence (and tile). positions: of the window's frames.
+        """
+        with torch.inference_mode():
+            if self.dtype is None:
+                return self.net.run_shared(x, store.window(positions, self.device))["restored"][0]
+            with torch.autocast(self.device.type, self.dtype):
+                restored = self.net.run_shared(x, store.window(positions, self.device))["restored"][0]
+            if bool(restored.isfinite().all()):
+                return restored
+            self._warn_not_finite()
+            store.clear()  # what overflowed may be in it
+            return self.net.run_shared(x)["restored"][0]
 
     def step(self, x: Tensor, state: State | None, on_host: bool) -> tuple[Tensor, State]:
         """One step of a stream, as `run`.
@@ -152,8 +143,12 @@ class Runner:
     def _upload(self, pixels: Pixels) -> Tensor:
         """`(T, h, w, 3)` pixels on the host to `(T, 3, h, w)` on the device, as the network's weights want them."""
         own = pixels if pixels.flags.writeable else pixels.copy()  # torch has no read-only tensors
-        x = torch.from_numpy(own).to(self.device).permute(0, 3, 1, 2).contiguous()
-        return self.net.io.encode(x.float() / np.iinfo(pixels.dtype).max)
+        x = torch.from_numpy(own)
+        if self.device.type == "cuda":
+            x = x.pin_memory()
+        x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
+        white = 1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max
+        return self.net.io.encode(x.float() / white)
 
     def _batch(self, frames: list[Tensor]) -> Tensor:
         return frames[0][None] if self.net.contract.kind == "image" else torch.stack(frames)[None]
@@ -166,6 +161,8 @@ class Runner:
             self._warned = True
             warn(f"{type(self.net).__name__} overflows in {self.dtype}; such frames are computed again in fp32")
 
+    # Memory.
+
     def _grid(self, height: int, width: int) -> Grid:
         size = (height, width)
         if size not in self._grids:
@@ -173,35 +170,64 @@ class Runner:
             self._grids = {size: Grid(self.net.contract, height, width, tile)}
         return self._grids[size]
 
+    @property
+    def side(self) -> int | None:
+        """Side of the tiles in use, 0 for whole frames; None before the first frame."""
+        return next((grid.tile for grid in self._grids.values()), None)
+
+    def begin_with(self, side: int) -> None:
+        """Where tiles are automatic, take this side instead of looking at the memory: that of an earlier run."""
+        self._first_side = side
+
     def _fitting_tile(self, height: int, width: int) -> int:
+        if self._first_side is not None:
+            return self._first_side
+
         def needs(tile: int) -> int:
             return peak_bytes(self.net, *Grid(self.net.contract, height, width, tile).tile_size, self._clip_length)
 
+        longest = max(height, width)
+        most = longest if self._largest is None else min(longest, self._largest)
         room, whole = free_bytes(self.device), needs(0)
         if whole <= room * MARGIN:
-            return 0
-        side = largest_tile(needs, list(range(_TILE_STEP, max(height, width), _TILE_STEP)), room)
+            return 0 if most == longest else most
+        side = largest_tile(needs, list(range(_TILE_STEP, longest, _TILE_STEP)), room)
         if side is None:
             raise DeviceError(f"{self.device}: {_gib(room)} of free memory are too little for this network")
+        side = min(side, most)
         say(f"tiles of {side} pixels: whole frames of {width}x{height} need {_gib(whole)}, {_gib(room)} are free")
         return side
 
-    @contextlib.contextmanager
-    def _memory_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                advice = "a smaller --tile N" if self.tile else "--tile auto or --tile N"
-                raise DeviceError(f"{self.device}: out of memory; use {advice}") from error
-            raise
+    def _halve(self, grid: Grid) -> None:
+        """Smaller tiles for frames of this size and all that come.
+
+        Raises:
+            DeviceError: they are as small as they get.
+        """
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        height, width = grid.height, grid.width
+        side, smaller = min(grid.tile or max(height, width), max(height, width)), grid
+        while smaller.tile_size == grid.tile_size:
+            if side <= _TILE_STEP:
+                size = " x ".join(str(s) for s in grid.tile_size)
+                raise DeviceError(f"{self.device}: out of memory even for tiles of {size} pixels (context included)")
+            side = max(side // (2 * _TILE_STEP) * _TILE_STEP, _TILE_STEP)
+            smaller = Grid(self.net.contract, height, width, side)
+        self._largest, self._grids = side, {(height, width): smaller}
+        say(f"{self.device}: out of memory; going on with tiles of {side} pixels")
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def autocast_dtype(net: Network, precision: str, device: torch.device) -> torch.dtype | None:
     """The dtype for autocast, None for plain fp32."""
     able = net.contract.capabilities
     if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" and able.bf16 and torch.cuda.is_bf16_supported() else None
+        return _fastest(able.bf16, able.fp16, device)
     if precision == "fp32":
         return None
     if precision not in ("bf16", "fp16"):
@@ -209,6 +235,15 @@ def autocast_dtype(net: Network, precision: str, device: torch.device) -> torch.
     if not (able.bf16 if precision == "bf16" else able.fp16):
         raise DeblurkitError(f"--precision {precision}: {type(net).__name__} is not safe in it; use auto or fp32")
     return torch.bfloat16 if precision == "bf16" else torch.float16
+
+
+def _fastest(bf16: bool, fp16: bool, device: torch.device) -> torch.dtype | None:
+    """Of the precisions that are safe, one that the device computes in; it may only imitate bf16, which is slow."""
+    if device.type != "cuda":
+        return None
+    if bf16 and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16 if fp16 else None
 
 
 def _gib(size: int) -> str:

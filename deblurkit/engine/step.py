@@ -40,6 +40,7 @@ class Stepper:
         self.optimizer, self.grad_clip = optimizer, grad_clip
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.skipped = torch.zeros((), dtype=torch.bool, device=device)
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._fused_guard = device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
 
     def zero_grad(self) -> None:
@@ -48,17 +49,17 @@ class Stepper:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss; a loss that is not finite makes all of them so."""
-        # the gradient of |x - NaN| is finite; and with DDP every process must leave the step out when one has to
-        loss = loss * torch.where(torch.isfinite(loss.detach()), 1.0, torch.nan)
-        self.scaler.scale(loss).backward()
+        # the gradient of |x - NaN| is finite; and with DDP every process must leave the step out when one has to. So
+        # the backward pass begins with 1 for a finite loss (x - x is 0 then), else with NaN.
+        value = loss.detach()
+        self.scaler.scale(loss).backward(gradient=value - value + 1.0)
 
     def step(self) -> None:
         """Step, unless a gradient is not finite."""
         self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if self.grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.grad_clip, norm)
         self.skipped = ~torch.isfinite(norm)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)

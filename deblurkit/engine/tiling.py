@@ -52,7 +52,7 @@ class Grid:
     """
 
     def __init__(self, contract: FrameContract, height: int, width: int, tile: int = 0) -> None:
-        self.height, self.width, self.scale = height, width, contract.scale
+        self.height, self.width, self.tile, self.scale = height, width, tile, contract.scale
         self._pad = contract.pad
         self._padded = contract.padded_size(height, width)
         self.exact = isinstance(contract.halo, int)

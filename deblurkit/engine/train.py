@@ -97,7 +97,8 @@ class Training:
         assert options.network_g is not None
         networks: dict[str, nn.Module] = {"g": build_network(options.network_g.mapping())}
         if options.network_d is not None:
-            networks["d"] = build_discriminator(options.network_d.mapping())
+            gan = options.training().gan
+            networks["d"] = build_discriminator(options.network_d.mapping(), gan.crops if gan else None)
         start = {
             "g": (path.pretrain_network_g, path.strict_load_g, path.param_key_g),
             "d": (path.pretrain_network_d, path.strict_load_d, path.param_key_d),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from deblurkit.console import console
 from deblurkit.hooks.base import Hook
+from deblurkit.hooks.loss_window import LossWindow
 from deblurkit.registry import HOOK_REGISTRY
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 @HOOK_REGISTRY.register()
 class LogHook(Hook):
-    """Every `print_freq` iterations a line with losses, rate, remaining time and share of time spent waiting for data.
+    """Every `print_freq` iterations a line with the losses (their means since the last one) and the rates.
+
+    It also has the pace, the remaining time and the share of the time that was spent waiting for data.
 
     On a terminal a bar shows the same between the lines.
     """
@@ -31,6 +34,7 @@ class LogHook(Hook):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._mark = (0.0, 0, 0.0)
+        self._losses = LossWindow()
 
     def before_train(self, run: Training) -> None:
         """Start the clock and the bar."""
@@ -45,12 +49,13 @@ class LogHook(Hook):
         """Move the bar; print the line where it is due."""
         if not run.place.is_main:
             return
+        self._losses.add(losses)
         if self._bar is not None:
             text = f"{run.iteration:,}/{run.total_iterations:,} " + self._pace(run)
             self._bar.update(self._task, completed=run.iteration, text=text)
         if run.iteration % self.print_freq and run.iteration != run.total_iterations:
             return
-        terms = " ".join(f"{name}: {float(value):.4e}" for name, value in losses.items())
+        terms = " ".join(f"{name}: {value:.4e}" for name, value in self._losses.take().items())
         rates = ", ".join(f"{rate:.3e}" for rate in run.model.rates())
         run.log.info(f"[epoch {run.epoch}, iter {run.iteration:,}, lr ({rates})] [{self._pace(run)}] {terms}")
         self._mark = (time.perf_counter(), run.iteration, run.data_wait)

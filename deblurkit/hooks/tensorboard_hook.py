@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from deblurkit.hooks.base import Hook
+from deblurkit.hooks.loss_window import LossWindow
 from deblurkit.registry import HOOK_REGISTRY
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @HOOK_REGISTRY.register()
 class TensorBoardHook(Hook):
-    """Writes to `tb/`: losses and rates every `print_freq` iterations; metrics and pictures at validation.
+    """Writes to `tb/`: every `print_freq` iterations rates and the losses' means; at validation metrics and pictures.
 
     The pictures show degraded, restored and sharp frame side by side.
     """
@@ -25,6 +26,7 @@ class TensorBoardHook(Hook):
     def __init__(self, print_freq: int = 100) -> None:
         self.print_freq = print_freq
         self._writer: Any = None
+        self._losses = LossWindow()
 
     def before_train(self, run: Training) -> None:
         """Open the event file; after a resume, later events of the run that was cut off are hidden."""
@@ -35,10 +37,13 @@ class TensorBoardHook(Hook):
 
     def after_iter(self, run: Training, losses: Mapping[str, Tensor]) -> None:
         """Write the curves where they are due."""
-        if self._writer is None or run.iteration % self.print_freq:
+        if self._writer is None:
             return
-        for name, value in losses.items():
-            self._writer.add_scalar(f"losses/{name}", float(value), run.iteration)
+        self._losses.add(losses)
+        if run.iteration % self.print_freq:
+            return
+        for name, value in self._losses.take().items():
+            self._writer.add_scalar(f"losses/{name}", value, run.iteration)
         for i, rate in enumerate(run.model.rates()):
             self._writer.add_scalar(f"lr/{i}", rate, run.iteration)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deblurkit.errors import OptionsError
 from deblurkit.hooks.base import Hook
+from deblurkit.hooks.loss_window import LossWindow
 from deblurkit.registry import HOOK_REGISTRY
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class WandbHook(Hook):
             ) from None
         self.project, self.print_freq, self.id = project, print_freq, resume_id
         self._run: Any = None
+        self._losses = LossWindow()
 
     def before_train(self, run: Training) -> None:
         """Begin the wandb run, or go on with it."""
@@ -54,9 +56,12 @@ class WandbHook(Hook):
 
     def after_iter(self, run: Training, losses: Mapping[str, Tensor]) -> None:
         """Log the curves where they are due."""
-        if self._run is None or run.iteration % self.print_freq:
+        if self._run is None:
             return
-        values = {f"losses/{name}": float(value) for name, value in losses.items()}
+        self._losses.add(losses)
+        if run.iteration % self.print_freq:
+            return
+        values = {f"losses/{name}": value for name, value in self._losses.take().items()}
         rates = {f"lr/{i}": rate for i, rate in enumerate(run.model.rates())}
         self._run.log({**values, **rates}, step=run.iteration)
 

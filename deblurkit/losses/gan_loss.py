@@ -69,7 +69,8 @@ class GANLoss(AdversarialLoss):
 class RelativisticGANLoss(AdversarialLoss):
     """Real frames should look more real than the average fake, and fakes less than the average real one (RaGAN).
 
-    With R, F the means over the last `pool_size` real and fake pictures that the discriminator was trained on:
+    With R, F the means over the last `pool_size` real and fake pictures that the discriminator was trained on, or with
+    `pool_size` 0 over those at hand (ESRGAN; in the generator's loss a gradient reaches F then):
 
         discriminator: [d(real - F, 1) + d(fake - R, -1)] / 2        generator: [d(real - F, -1) + d(fake - R, 1)] / 2
 
@@ -78,7 +79,7 @@ class RelativisticGANLoss(AdversarialLoss):
     they are saved with the state; in a training of several processes they hold the pictures of all of them.
 
     Args:
-        gan_type: "lsgan" or "vanilla". pool_size: pictures. scales: of the discriminator; each has pools of its own.
+        gan_type: "lsgan" or "vanilla". pool_size: pictures; 0: no pool. scales: of the discriminator; each has pools of its own.
     """
 
     needs_real: ClassVar[bool] = True
@@ -88,16 +89,19 @@ class RelativisticGANLoss(AdversarialLoss):
 
     def __init__(self, gan_type: RelativisticType = "lsgan", pool_size: int = 50, scales: int = 1) -> None:
         super().__init__()
-        if pool_size < 1 or scales < 1:
-            raise ValueError(f"pool_size and scales: should be 1 or more, got {pool_size} and {scales}")
+        if pool_size < 0 or scales < 1:
+            raise ValueError(f"pool_size and scales: should be at least 0 and 1, got {pool_size} and {scales}")
         self.gan_type: RelativisticType = chosen("gan_type", gan_type, get_args(RelativisticType))
+        self.pool_size = pool_size
         for name in ("real_pool", "fake_pool"):  # the mean logit of each picture, oldest first; NaN: not filled yet
             self.register_buffer(name, torch.full((scales, pool_size), torch.nan))
 
     def generator_term(self, fake: Tensor, real: Tensor | None, scale: int) -> Tensor:
         """See `AdversarialLoss.generator_term`."""
         assert real is not None  # `generator` has seen to it
-        return self._relative(real, fake, scale, -1.0)
+        if self.pool_size == 0:
+            return self._relative(real, fake, real.mean(), fake.mean(), -1.0)
+        return self._relative(real, fake, *self._pooled(real, fake, scale), -1.0)
 
     def discriminator_term(self, real: Tensor, fake: Tensor, scale: int) -> Tensor:
         """See `AdversarialLoss.discriminator_term`."""
@@ -106,13 +110,17 @@ class RelativisticGANLoss(AdversarialLoss):
                 f"the discriminator has more than {len(self.real_pool)} scales: set `scales` to their number"
             )
         for pool, logits in ((self.real_pool, real), (self.fake_pool, fake)):
-            new = _of_all_processes(logits.detach().flatten(1).mean(dim=1)).to(pool)
-            pool[scale] = torch.cat([pool[scale], new])[-pool.shape[1] :]
-        return self._relative(real, fake, scale, 1.0)
+            if self.pool_size:
+                new = _of_all_processes(logits.detach().flatten(1).mean(dim=1)).to(pool)
+                pool[scale] = torch.cat([pool[scale], new])[-self.pool_size :]
+        return self._relative(real, fake, *self._pooled(real, fake, scale), 1.0)
 
-    def _relative(self, real: Tensor, fake: Tensor, scale: int, target: float) -> Tensor:
-        above_fakes = real - _pool_mean(self.fake_pool[scale], fake)
-        above_reals = fake - _pool_mean(self.real_pool[scale], real)
+    def _pooled(self, real: Tensor, fake: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+        """R and F; no gradient."""
+        return _pool_mean(self.real_pool[scale], real), _pool_mean(self.fake_pool[scale], fake)
+
+    def _relative(self, real: Tensor, fake: Tensor, reals: Tensor, fakes: Tensor, target: float) -> Tensor:
+        above_fakes, above_reals = real - fakes, fake - reals
         return (self._distance(above_fakes, target) + self._distance(above_reals, -target)) / 2
 
     def _distance(self, x: Tensor, target: float) -> Tensor:

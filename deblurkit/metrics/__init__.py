@@ -24,6 +24,7 @@ class Protocol:
         quantisation: what happens to the network's output before it is scored.
         border: pixels cut at all four sides. colour: what is compared.
         averaging: how the figures of frames become one.
+        crops: None: whole frames; else the frames are restored in overlapping crops (`engine.crops.CroppedNetwork`).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Protocol:
     border: int
     colour: str
     averaging: str
+    crops: Mapping[str, Any] | None = None
 
     def build(self) -> dict[str, Metric]:
         """The metrics, ready to be called, by figure name."""
@@ -81,27 +83,42 @@ PROTOCOLS = Protocols(
         colour="RGB",
         averaging="mean over all scored frames; the mean of each sequence is reported beside it",
     ),
+    Protocol(
+        name="nafnet-rgb/1",
+        description="PSNR, and the SSIM of NAFNet, Restormer and MATLAB (its window extends over the colours), on RGB.",
+        metrics={
+            "psnr": {"type": "PSNR", "crop_border": 0, "test_y_channel": False},
+            "ssim": {"type": "VolumeSSIM", "crop_border": 0, "test_y_channel": False},
+        },
+        quantisation="clamped to [0, 1], rounded half to even to the sharp frames' uint8 (uint16 where they have that)",
+        border=0,
+        colour="RGB",
+        averaging="mean over all scored frames; the mean of each sequence is reported beside it",
+    ),
 )
 
 
-def own_protocol(metrics: Mapping[str, Mapping[str, Any]]) -> Protocol:
+def own_protocol(metrics: Mapping[str, Mapping[str, Any]], crops: Mapping[str, Any] | None = None) -> Protocol:
     """A protocol that an options file describes. Its name says what is measured, so equal names are comparable.
 
     Args:
-        metrics: figure name to `{"type": registered metric, **arguments}`.
+        metrics: figure name to `{"type": registered metric, **arguments}`. crops: see `Protocol`.
     """
 
     def text(name: str, mapping: Mapping[str, Any]) -> str:
         arguments = ",".join(f"{key}={value}" for key, value in sorted(mapping.items()) if key != "type")
         return f"{name}={mapping['type']}({arguments})"
 
+    parts = [text("crops", {"type": "", **crops})] if crops else []
+    whole = "frames in overlapping crops" if crops else "whole frames"
     borders = {int(mapping.get("crop_border", 0)) for mapping in metrics.values()}
     colours = {"Y" if mapping.get("test_y_channel") else "RGB" for mapping in metrics.values()}
     return replace(
         PROTOCOLS.get("basicsr-rgb/1"),
-        name="own:" + ";".join(text(*item) for item in sorted(metrics.items())),
-        description="Described by the options file; whole frames but for the border, mean over all scored frames.",
+        name="own:" + ";".join([*(text(*item) for item in sorted(metrics.items())), *parts]),
+        description=f"Described by the options file; {whole} but for the border, mean over all scored frames.",
         metrics=metrics,
+        crops=crops,
         border=max(borders),
         colour=" and ".join(sorted(colours)),
     )

@@ -22,7 +22,7 @@ _STRIP = 64
 _WINDOW, _SIGMA = 11, 1.5
 
 
-class _CroppedMetric(Metric):
+class CroppedMetric(Metric):
     """What PSNR and SSIM share: the border cut, then the luma.
 
     Args:
@@ -35,7 +35,7 @@ class _CroppedMetric(Metric):
             raise ValueError(f"crop_border must not be negative, got {crop_border}")
         self.crop_border, self.test_y_channel = crop_border, test_y_channel
 
-    def _planes(self, restored: Pixels, gt: Pixels) -> tuple[Pixels, Pixels, float]:
+    def planes(self, restored: Pixels, gt: Pixels) -> tuple[Pixels, Pixels, float]:
         """What is compared, `(C, H, W)` each, and its peak."""
         check_pair(restored, gt)
         peak = 65535.0 if gt.dtype == np.uint16 else 255.0
@@ -58,7 +58,7 @@ def luma(image: Pixels, peak: float) -> NDArray[np.float64]:
 
 
 @METRIC_REGISTRY.register()
-class PSNR(_CroppedMetric):
+class PSNR(CroppedMetric):
     """Peak signal-to-noise ratio over all pixels and channels, in dB; infinite for equal pictures.
 
     Args:
@@ -73,14 +73,14 @@ class PSNR(_CroppedMetric):
 
     def __call__(self, restored: Pixels, gt: Pixels) -> float:
         """See `Metric.__call__`."""
-        a, b, peak = self._planes(restored, gt)
+        a, b, peak = self.planes(restored, gt)
         difference = np.subtract(a, b, dtype=np.float64).ravel()
         squared = float(difference @ difference) / difference.size
         return math.inf if squared == 0 else 10 * math.log10(peak**2 / squared)
 
 
 @METRIC_REGISTRY.register()
-class SSIM(_CroppedMetric):
+class SSIM(CroppedMetric):
     """Structural similarity, at most 1: Gaussian window 11x11 with sigma 1.5, valid region, mean of the channels.
 
     The moments are population moments, C1 = (0.01 peak)^2 and C2 = (0.03 peak)^2, in float64. Wang, Bovik, Sheikh,
@@ -96,7 +96,7 @@ class SSIM(_CroppedMetric):
 
     def __call__(self, restored: Pixels, gt: Pixels) -> float:
         """See `Metric.__call__`. DataError as well for pictures smaller than the window."""
-        a, b, peak = self._planes(restored, gt)
+        a, b, peak = self.planes(restored, gt)
         channels, height, width = a.shape
         if min(height, width) < _WINDOW:
             raise DataError(f"SSIM needs at least {_WINDOW}x{_WINDOW} pixels, there are {height}x{width}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import fnmatch
+import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,8 @@ from deblurkit.engine.launch import Place
 from deblurkit.engine.schedules import OPTIMIZERS, build_schedule, known_name, set_rates
 from deblurkit.engine.step import Stepper, autocast
 from deblurkit.errors import OptionsError
-from deblurkit.network import Network
+from deblurkit.models.recurrence import check_frame_by_frame, detached, run_frame_by_frame
+from deblurkit.network import Network, State
 from deblurkit.options import Component, Options
 
 Batch = Mapping[str, Any]
@@ -25,14 +27,25 @@ Terms = dict[str, Tensor]
 
 
 class _Runner(nn.Module):
-    """`Network.run`, with the weights' pixel convention around it, as the `forward` of a module: DDP wraps modules."""
+    """`Network.run`, with the weights' pixel convention around it, as the `forward` of a module: DDP wraps modules.
 
-    def __init__(self, net: Network) -> None:
+    A recurrent network may go frame by frame (`models.recurrence`). A stream then goes on from `state`, where one is
+    given, and leaves its own in `state`.
+    """
+
+    def __init__(self, net: Network, truncate: int | None, recompute: bool) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.truncate, self.recompute = net, truncate, recompute
+        self.state: State = {}
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {name: self.net.io.decode(value) for name, value in self.net.run(self.net.io.encode(x)).items()}
+    def forward(self, x: Tensor, state: State | None = None) -> dict[str, Tensor]:
+        x = self.net.io.encode(x)
+        if self.truncate or self.recompute:
+            found, after = run_frame_by_frame(self.net, x, state, self.truncate, self.recompute)
+            self.state = detached(after)
+        else:
+            found = self.net.run(x)
+        return {name: self.net.io.decode(value) for name, value in found.items()}
 
 
 class Model(ABC):
@@ -52,6 +65,21 @@ class Model(ABC):
         self.averages: dict[str, Network] = {}
         if self.train_options.ema_decay:
             self.averages["g"] = copy.deepcopy(self.net).eval().requires_grad_(False)
+        for key, wanted in (
+            ("truncate", self.train_options.truncate),
+            ("checkpoint_frames", self.train_options.checkpoint_frames),
+        ):
+            if wanted:
+                check_frame_by_frame(self.net, f"train.{key}")
+        self._moving: list[tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]] = [
+            (
+                list(average.parameters()),
+                list(self.networks[role].parameters()),
+                list(average.buffers()),
+                list(self.networks[role].buffers()),
+            )
+            for role, average in self.averages.items()
+        ]
         self.runners = {role: self._distribute(self._runner(role, net)) for role, net in self.networks.items()}
         self.steppers: dict[str, Stepper] = {}
         self.iteration = 0
@@ -103,13 +131,16 @@ class Model(ABC):
         stepper, count = self.steppers[key], self.train_options.accumulate
         sums: Terms = {}
         stepper.zero_grad()
-        for i, part in enumerate(_parts(batch, count)):
-            with self._no_sync(role) if i < count - 1 else contextlib.nullcontext():
+        pieces = [(piece, share / count) for part in _parts(batch, count) for piece, share in self.pieces(part)]
+        for i, (piece, share) in enumerate(pieces):
+            with self._no_sync(role) if i < len(pieces) - 1 else contextlib.nullcontext():
                 with autocast(self.place.device, self.train_options.precision):
-                    terms = compute(part)
-                stepper.backward(torch.stack(list(terms.values())).sum() / count)
+                    terms = compute(piece)
+                total = functools.reduce(torch.add, terms.values())
+                stepper.backward(total if share == 1 else total * share)
             for name, term in terms.items():
-                sums[name] = sums.get(name, 0) + term.detach() / count
+                value = term.detach() if share == 1 else term.detach() * share
+                sums[name] = sums[name] + value if name in sums else value
         for group in stepper.optimizer.param_groups:
             # frozen parameters take part in the graph (so DDP needs no special mode) but are not stepped
             if self.iteration <= group["frozen_until"]:
@@ -118,14 +149,18 @@ class Model(ABC):
         stepper.step()
         return sums
 
+    def pieces(self, part: Batch) -> Sequence[tuple[Batch, float]]:
+        """A part of a batch as what is computed, and differentiated, in one go; and the share of each in the loss."""
+        return [(part, 1.0)]
+
     def finish_iteration(self) -> None:
         """Move the averages: parameters are averaged, buffers copied."""
         weight = 1 - self.train_options.ema_decay
         with torch.no_grad():
-            for role, average in self.averages.items():
-                torch._foreach_lerp_(list(average.parameters()), list(self.networks[role].parameters()), weight)
-                for own, buffer in zip(average.buffers(), self.networks[role].buffers(), strict=True):
-                    own.copy_(buffer)
+            for parameters, current, buffers, values in self._moving:
+                torch._foreach_lerp_(parameters, current, weight)
+                if buffers:
+                    torch._foreach_copy_(buffers, values)
 
     def rates(self) -> list[float]:
         """The learning rate of each parameter group."""
@@ -190,7 +225,7 @@ class Model(ABC):
 
     def _runner(self, role: str, net: nn.Module) -> nn.Module:
         """The module whose `forward` a training step calls."""
-        return _Runner(cast(Network, net))
+        return _Runner(cast(Network, net), self.train_options.truncate, self.train_options.checkpoint_frames)
 
     def _distribute(self, runner: nn.Module) -> nn.Module:
         if self.train_options.compile:

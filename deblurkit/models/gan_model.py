@@ -13,7 +13,9 @@ from deblurkit.engine.launch import Place
 from deblurkit.errors import OptionsError
 from deblurkit.losses.base import AdversarialLoss, DiscriminatorPenalty
 from deblurkit.models.base import Batch, Terms
+from deblurkit.models.discriminators import Discriminators
 from deblurkit.models.restoration_model import RestorationModel
+from deblurkit.network import Network
 from deblurkit.options import Options
 from deblurkit.registry import MODEL_REGISTRY
 
@@ -43,7 +45,8 @@ class GANModel(RestorationModel):
 
     A step as in BasicSR's SRGANModel: the generator on its losses and the adversarial term, the discriminator fixed;
     then the discriminator on sharp and (detached) restored frames. A discriminator sees single frames `(N, C, H, W)`;
-    the frames of clips are taken one by one.
+    the frames of clips are taken one by one. There may be several discriminators (`Discriminators`): their losses'
+    mean counts, and one optimiser has them all.
 
     Raises:
         OptionsError: `network_d`, `train.optim_d` or `train.gan` is missing, or its type is no adversarial loss.
@@ -53,6 +56,8 @@ class GANModel(RestorationModel):
         train = options.training()
         if "d" not in networks or train.gan is None or train.optim_d is None:
             raise OptionsError("model_type: GANModel needs network_d, train.gan and train.optim_d")
+        if train.truncate and cast(Network, networks["g"]).contract.kind == "stream":
+            raise OptionsError("train.truncate: a GANModel's stream network takes clips as a whole; leave it out")
         self.gan_options = train.gan
         self.gan = cast(AdversarialLoss, _built(train.gan.mapping(), AdversarialLoss, "train.gan", place))
         self.penalties = {
@@ -73,10 +78,12 @@ class GANModel(RestorationModel):
         """See `Model.train_step`."""
         settings, judge = self.gan_options, self.networks["d"]
         pairs: list[tuple[Tensor, Tensor]] = []
+        if isinstance(judge, Discriminators):
+            judge.draw()
 
         def generator_terms(part: Batch) -> Terms:
             outputs = self.runners["g"](self._input(part["lq"]))
-            fake, real = (_images(frames) for frames in self._pair(outputs, part, settings))
+            fake, real = self._judged(outputs, part)
             pairs.append((real, fake.detach()))
             judged = judge(real) if self.gan.needs_real else None
             adversarial = settings.weight * self.gan.generator(judge(fake), judged)
@@ -99,8 +106,16 @@ class GANModel(RestorationModel):
         """Sharp and restored frames in an iteration in which the generator is not trained."""
         with torch.no_grad():
             outputs = self.runners["g"](self._input(part["lq"]))
-        fake, real = (_images(frames) for frames in self._pair(outputs, part, self.gan_options))
+        fake, real = self._judged(outputs, part)
         return real, fake
+
+    def _judged(self, outputs: Terms, part: Batch) -> tuple[Tensor, Tensor]:
+        """Restored and sharp frames `(N, C, H, W)` as the discriminators see them."""
+        black, white = self.gan_options.input_range
+        restored, sharp = (frames.flatten(0, -4) for frames in self._pair(outputs, part, self.gan_options))
+        if (black, white) == (0.0, 1.0):
+            return restored, sharp
+        return restored * (white - black) + black, sharp * (white - black) + black
 
     def state(self) -> dict[str, Any]:
         """With the adversarial loss's own state (pools of earlier judgements)."""
@@ -120,8 +135,3 @@ def _built(mapping: Mapping[str, Any], kind: type[nn.Module], key: str, place: P
     if not isinstance(loss, kind):
         raise OptionsError(f"{key}.type: {mapping['type']} is no {kind.__name__}")
     return loss
-
-
-def _images(frames: Tensor) -> Tensor:
-    """`(B, C, H, W)` or `(B, T, C, H, W)` as single frames."""
-    return frames.flatten(0, -4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,12 @@ from deblurkit.engine.launch import Place
 from deblurkit.errors import OptionsError, did_you_mean
 from deblurkit.losses.base import Loss
 from deblurkit.models.base import Batch, Model, Terms
+from deblurkit.network import State
 from deblurkit.options import LooksAt, Options
 from deblurkit.registry import MODEL_REGISTRY
+
+#: The entry of a piece of a batch that goes on where the one before ended.
+_CONTINUES = "continues"
 
 
 @MODEL_REGISTRY.register()
@@ -53,7 +58,36 @@ class RestorationModel(Model):
 
     def terms(self, batch: Batch) -> Terms:
         """The weighted loss terms of a batch."""
-        return self._loss_terms(self.runners["g"](self._input(batch["lq"])), batch)
+        x = self._input(batch["lq"])
+        outputs = self.runners["g"](x, self._state) if _CONTINUES in batch else self.runners["g"](x)
+        return self._loss_terms(outputs, batch)
+
+    def pieces(self, part: Batch) -> Sequence[tuple[Batch, float]]:
+        """See `Model.pieces`; with `train.truncate` a stream's clips come in groups of frames."""
+        size = self.train_options.truncate
+        if size is None or self.net.contract.kind != "stream":
+            return [(part, 1.0)]
+        context, length = sum(self.net.contract.context), part["lq"].shape[1]
+        count = length - context
+        found: list[tuple[Batch, float]] = []
+        for start in range(0, count, size):
+            stop = min(start + size, count)
+            piece = dict(part)
+            for name, value in part.items():
+                # frames for all that goes in (context included), or for each that is restored
+                if isinstance(value, Tensor) and value.ndim == 5 and value.shape[1] in (length, count):
+                    piece[name] = value[:, start : stop + (context if value.shape[1] == length else 0)]
+            if start:
+                piece[_CONTINUES] = True
+            found.append((piece, (stop - start) / count))
+        return found
+
+    @property
+    def _state(self) -> State:
+        """What the network's last piece of a clip left."""
+        runner = self.runners["g"]
+        inner = runner.module if isinstance(runner, nn.parallel.DistributedDataParallel) else runner
+        return cast(State, inner.state)
 
     def _loss_terms(self, outputs: Terms, batch: Batch) -> Terms:
         terms: Terms = {}
@@ -115,7 +149,7 @@ class RestorationModel(Model):
             elif gt.shape[1] == x.shape[1]:
                 gt = gt[:, contract.target]
         elif gt.shape[1] != restored.shape[1] and gt.shape[1] == x.shape[1]:
-            past, future = contract.context
+            past, future = output.context or contract.context
             gt = gt[:, past : gt.shape[1] - future]
         if gt.shape[:-2] != restored.shape[:-2]:
             raise OptionsError(

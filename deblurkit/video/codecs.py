@@ -60,10 +60,11 @@ ENCODERS = {
     "libsvtav1": Encoder({"preset": "6", "svtav1-params": "lp=0"}, crf=20, crf_most=63),
     "prores_ks": Encoder({"profile": "3"}),
     "ffv1": Encoder({"level": "3", "slicecrc": "1"}, lossless_formats={8: "bgr0", 16: "gbrp16le"}),
+    "gif": Encoder(),
 }
 
 #: Formats by name, for people who do not know encoders.
-_FORMATS = {
+FORMATS = {
     "h264": "libx264",
     "h265": "libx265",
     "hevc": "libx265",
@@ -72,10 +73,17 @@ _FORMATS = {
     "prores": "prores_ks",
 }
 
+#: What a video becomes a folder of: the name and the file ending.
+PICTURE_CODECS = {"png": ".png", "tiff": ".tif", "jpeg": ".jpg", "jpg": ".jpg", "webp": ".webp", "bmp": ".bmp"}
+
 _TRANSPORT_STREAM = (".ts", ".mts", ".m2ts")
 
-#: Containers that give every frame back at its time, whatever the codec; AVI, WMV and others do not.
-_TIMED = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".3gp", ".3g2", ".flv", *_TRANSPORT_STREAM)
+#: Containers that give every frame back at its time, whatever the codec; AVI, WMV and others do not. (GIFs count in
+#: hundredths of a second.)
+_TIMED = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".3gp", ".3g2", ".flv", ".gif", *_TRANSPORT_STREAM)
+
+#: Containers that hold pictures only.
+SILENT = (".gif",)
 
 
 @dataclass(frozen=True)
@@ -92,18 +100,24 @@ class Choice:
         return av.Codec(self.name, "w").canonical_name
 
 
-def encoder_name(codec: str | None, size: tuple[int, int], depth: int, lossless: bool) -> str:
+def encoder_name(codec: str | None, size: tuple[int, int], depth: int, lossless: bool, suffix: str = "") -> str:
     """The encoder to use where the user may have left it open.
 
-    H.264 plays everywhere with 8 bits and almost nowhere with 10, which HEVC does; FFV1 is the lossless one.
+    H.264 plays everywhere with 8 bits and almost nowhere with 10, which HEVC does; FFV1 is the lossless one. WebM and
+    GIF hold neither.
+
+    Args:
+        codec: None for the default. size: width and height. depth: bits of the source. suffix: ending of the result.
 
     Raises:
         VideoError: `codec` is unknown, not in this build of PyAV, or cannot hold frames of `size`.
     """
-    deep = "libx265" if min(size) >= ENCODERS["libx265"].least else "libx264"
-    name = _FORMATS.get(codec or "", codec) or ("ffv1" if lossless else "libx264" if depth <= 8 else deep)
+    name = FORMATS.get(codec or "", codec) or _default_encoder(size, depth, lossless, suffix.lower())
     if name not in ENCODERS:
-        raise VideoError(f"--codec {name}: there are {', '.join(ENCODERS)}{did_you_mean(name, ENCODERS)}")
+        raise VideoError(
+            f"--codec {name}: there are {', '.join(ENCODERS)} for videos and {', '.join(PICTURE_CODECS)} for pictures"
+            f"{did_you_mean(name, [*ENCODERS, *PICTURE_CODECS])}"
+        )
     if lossless and ENCODERS[name].stand_in:
         name = ENCODERS[name].stand_in or name
     if min(size) < ENCODERS[name].least:
@@ -115,20 +129,36 @@ def encoder_name(codec: str | None, size: tuple[int, int], depth: int, lossless:
     return name
 
 
+def _default_encoder(size: tuple[int, int], depth: int, lossless: bool, suffix: str) -> str:
+    if lossless:
+        return "ffv1"
+    if suffix == ".gif":
+        return "gif"
+    if suffix == ".webm":
+        return "libvpx-vp9" if depth <= 8 else "libsvtav1"
+    return "libx264" if depth <= 8 or min(size) < ENCODERS["libx265"].least else "libx265"
+
+
 def choose(
-    codec: str | None, size: tuple[int, int], depth: int, full_chroma: bool, crf: int | None, lossless: bool
+    codec: str | None,
+    size: tuple[int, int],
+    depth: int,
+    full_chroma: bool,
+    crf: int | None,
+    lossless: bool,
+    suffix: str = "",
 ) -> Choice:
     """Settle encoder, quality and pixel format.
 
     Args:
         codec: None for the default. size: width and height. depth: bits of the source.
         full_chroma: the source has colour for every pixel.
-        crf: None for the default. lossless: every restored RGB value is kept.
+        crf: None for the default. lossless: every restored RGB value is kept. suffix: ending of the result.
 
     Raises:
         VideoError: unknown or missing codec, a crf or a size that it does not take, lossless with a codec that is not.
     """
-    name = encoder_name(codec, size, depth, lossless)
+    name = encoder_name(codec, size, depth, lossless, suffix)
     encoder = ENCODERS[name]
     options = dict(encoder.options)
     if lossless or name == "ffv1":
@@ -154,6 +184,8 @@ def pixel_format(encoder: str, size: tuple[int, int], depth: int, full_chroma: b
     """
     formats = av.Codec(encoder, "w").video_formats or ()
     names = {entry.name for entry in formats}
+    if encoder == "gif":
+        return "pal8"
     if all(entry.is_rgb for entry in formats):
         return "rgb24"
     width, height = size
@@ -196,6 +228,18 @@ def check_container(target: Path, codecs: Collection[str]) -> None:
         raise VideoError(f"{target}: {suffix} files cannot hold {', '.join(missing)}; use .mkv")
 
 
+def container_name(suffix: str) -> str:
+    """What libav calls the container of a file ending, for results that go where nothing can seek back.
+
+    Raises:
+        VideoError: it is written in two passes.
+    """
+    names = {".mkv": "matroska", ".webm": "webm", ".ts": "mpegts", ".gif": "gif"}
+    if suffix not in names:
+        raise VideoError(f"{suffix} cannot be written to a pipe; use {', '.join(names)}")
+    return names[suffix]
+
+
 def _missing_from(suffix: str, codecs: Collection[str]) -> list[str]:
     """Those of `codecs` that the container with this file ending does not hold."""
     held = _held(suffix) or ()
@@ -208,5 +252,7 @@ def default_suffix(source_suffix: str, video: str, copied: Collection[str]) -> s
     """The file ending for a result: the source's, where that container holds everything; else .mp4, else .mkv."""
     homes = (".mkv",) if video == "ffv1" else (".mp4", ".mkv")
     own = source_suffix.lower()
+    if own in SILENT and not _missing_from(own, [video]):
+        return own
     candidates = [own, *homes] if own in (homes if video == "ffv1" else _TIMED) else homes
     return next((suffix for suffix in candidates if not _missing_from(suffix, [video, *copied])), ".mkv")

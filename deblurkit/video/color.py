@@ -80,6 +80,15 @@ def has_full_chroma(source: VideoFormat) -> bool:
     return source.is_rgb or (source.chroma_width(16), source.chroma_height(16)) == (16, 16)
 
 
+def alpha_of(frame: VideoFrame) -> Pixels | None:
+    """The transparency of a frame of 8-bit RGB, `(H, W)` uint8; None where it is opaque or of another format."""
+    alike = frame.format.is_rgb and not frame.format.is_planar and depth_of(frame.format) == 8
+    if not (frame.format.has_palette or (alike and any(c.is_alpha for c in frame.format.components))):
+        return None
+    alpha = frame.to_ndarray(format="rgba")[..., 3]
+    return None if alpha.min() == 255 else np.ascontiguousarray(alpha)
+
+
 #: Decoders of formats whose chroma samples lie between luma samples; in every other format they lie on the left ones.
 #: (libav's filters do not look at what a frame says of it, and PyAV does not tell.)
 _CENTRED = ("mjpeg", "mpeg1video")

@@ -7,17 +7,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
+from deblurkit.console import warn
 from deblurkit.errors import DataError
 from deblurkit.files import sync
-from deblurkit.image_io import IMAGE_ENDINGS, Pixels, is_image, list_images, read_image, write_image
+from deblurkit.image_io import IMAGE_ENDINGS, Pixels, is_image, list_images
+from deblurkit.still import Still, encode_still, holds_alpha, read_still, write_still
 from deblurkit.video.probe import kind_of, read_head
 
 if TYPE_CHECKING:
-    from deblurkit.video.reader import VideoReader
+    from deblurkit.video.reader import Timing, VideoReader
 
 
 class PictureSource:
@@ -44,21 +47,25 @@ class PictureSource:
         for pixels, _ in self.stamped():
             yield pixels
 
-    def stamped(self) -> Iterator[tuple[Pixels, str]]:
-        """The pictures in order, each with its file name."""
+    def stamped(self) -> Iterator[tuple[Pixels, Still]]:
+        """The pictures in order, each with its file name and what else it has beside its pixels."""
         for file in self.files:
-            yield read_image(file), file.name
+            yield read_still(file)
 
 
 def open_source(path: str | Path) -> VideoReader | PictureSource:
     """The frames behind a path: a folder's pictures, a picture, or a video; the content decides, not the ending.
 
     Raises:
-        DataError: the path does not exist, or a folder holds no pictures. VideoError: neither picture nor video.
+        DataError: the path does not exist, cannot be read, or a folder holds no pictures. VideoError: neither picture
+            nor video.
     """
     path = Path(path)
     if path.is_dir():
-        files = list_images(path)
+        try:
+            files = list_images(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
         if not files:
             raise DataError(
                 f"{path}: holds no pictures ({', '.join(IMAGE_ENDINGS)}); a folder is taken as the frames of one "
@@ -77,13 +84,17 @@ class PictureSink:
     """Writes the one frame of a picture.
 
     Args:
-        target: the file; its ending decides the format.
+        target: the file; its ending decides the format. lossless: WebP keeps every value too.
+        into: where the bytes go instead: a pipe.
+
+    Raises:
+        DataError: the ending is not a picture format.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, lossless: bool = False, into: BinaryIO | None = None) -> None:
         if not is_image(target):
             raise DataError(f"{target}: pictures are written as {', '.join(IMAGE_ENDINGS)}")
-        self.target = target
+        self.target, self._lossless, self._into = target, lossless, into
 
     def __enter__(self) -> PictureSink:
         return self
@@ -91,9 +102,15 @@ class PictureSink:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def write(self, pixels: Pixels, stamp: object = None) -> None:
-        """Write `(H, W, 3)` pixels; the file appears whole."""
-        write_image(self.target, pixels)
+    def write(self, pixels: Pixels, still: Still) -> None:
+        """Write `(H, W, 3)` pixels and what their source had besides; the file appears whole."""
+        if still.alpha is not None and not holds_alpha(self.target):
+            warn(f"{self.target}: {self.target.suffix} files are written without transparency")
+        if self._into is None:
+            write_still(self.target, pixels, still, self._lossless)
+        else:
+            self._into.write(encode_still(self.target, pixels, still, self._lossless))
+            self._into.flush()
 
 
 class FolderSink:
@@ -101,15 +118,17 @@ class FolderSink:
 
     Args:
         target: the folder. replace: an older result of that name is replaced at the end; it may hold pictures only.
+        ending: of the files, such as `.png`; None: as their sources. lossless: WebP keeps every value too.
 
     Raises:
         DataError: the folder to be replaced holds something else than pictures.
     """
 
-    def __init__(self, target: Path, replace: bool = False) -> None:
+    def __init__(self, target: Path, replace: bool = False, ending: str | None = None, lossless: bool = False) -> None:
         if target.exists() and (not replace or not target.is_dir() or any(not is_image(p) for p in target.iterdir())):
             raise DataError(f"{target}: exists and holds more than pictures; choose another name with -o")
-        self.target = target
+        self.target, self._ending, self._lossless = target, ending, lossless
+        self._count = 0
 
     def __enter__(self) -> FolderSink:
         with _writable(self.target):
@@ -117,9 +136,17 @@ class FolderSink:
             self._folder = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
         return self
 
-    def write(self, pixels: Pixels, stamp: str) -> None:
-        """Write `(H, W, 3)` pixels under the file name `stamp`."""
-        write_image(self._folder / stamp, pixels)
+    def write(self, pixels: Pixels, stamp: Still | Timing) -> None:
+        """Write `(H, W, 3)` pixels, under the name of their source or, for a video, under their number."""
+        if not isinstance(stamp, Still):
+            stamp = Still(f"{self._count:06d}{self._ending or '.png'}", stamp.alpha)
+        elif self._ending:
+            stamp = replace(stamp, name=str(Path(stamp.name).with_suffix(self._ending)))
+        path = self._folder / stamp.name
+        if self._ending and path.exists():
+            raise DataError(f"{self.target}: two frames would be called {path.name}")
+        write_still(path, pixels, stamp, self._lossless)
+        self._count += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -7,6 +7,9 @@ from typing import BinaryIO, Literal
 
 from deblurkit.errors import DataError, VideoError
 
+#: Bytes at the beginning of a file that tell what it is; an animated PNG says so before its first pixels.
+_HEAD = 1 << 16
+
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -18,7 +21,7 @@ def read_head(path: Path) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(_HEAD)
     except FileNotFoundError:
         raise DataError(f"{path}: does not exist") from None
     except OSError as error:
@@ -30,6 +33,8 @@ def read_head(path: Path) -> bytes:
 
 def kind_of(head: bytes) -> Literal["picture", "other"]:
     """A still picture by its signature, whatever the file is called; anything else may be a video."""
+    if head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]:
+        return "other"
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     return "picture" if webp or head.startswith(_PICTURES) else "other"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import numpy as np
 from deblurkit.console import warn
 from deblurkit.errors import DataError, VideoError
 from deblurkit.image_io import Pixels
-from deblurkit.video.color import ColorTags, ToRGB, depth_of, frame_tags, has_full_chroma
+from deblurkit.video.color import ColorTags, ToRGB, alpha_of, depth_of, frame_tags, has_full_chroma
 from deblurkit.video.probe import check_whole, read_head
 from deblurkit.video.remux import copied_streams
 
@@ -34,10 +34,15 @@ _OPTIONS = {"protocol_whitelist": "file"}
 
 @dataclass(frozen=True)
 class Timing:
-    """When a frame is shown, in units of `VideoReader.time_base`; duration 0 where the file does not say."""
+    """When a frame is shown, in units of `VideoReader.time_base`; duration 0 where the file does not say.
+
+    Attributes:
+        alpha: `(H, W)` of uint8 for frames that are partly transparent, which GIFs can be; None: opaque.
+    """
 
     pts: int
     duration: int
+    alpha: Pixels | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Turn:
     vertical: bool = False
 
     def __call__(self, pixels: Pixels) -> Pixels:
-        """Turn `(H, W, 3)` pixels."""
+        """Turn `(H, W, 3)` pixels or an `(H, W)` mask."""
         if self.transpose:
             pixels = pixels.swapaxes(0, 1)
         if self.horizontal:
@@ -72,6 +77,7 @@ class VideoReader:
         time_base: seconds per unit of timestamps. rate: average frames per second.
         tags: colour metadata as stored. depth: bits per component as stored.
         full_chroma: the source has a colour for every pixel. rgb: it is stored as RGB.
+        interlaced: the first frame holds two moments, in its odd and its even lines.
         aspect: shape of a pixel, width to height, upright.
         metadata: of the container. copied_codecs: of the streams that travel with the picture, audio and subtitles.
 
@@ -109,6 +115,7 @@ class VideoReader:
             self.full_chroma = has_full_chroma(first.format)
             self.dtype = np.dtype(np.uint8 if self.depth <= 8 else np.uint16)
             self.turn = _turn(first)
+            self.interlaced = first.interlaced_frame
         self.width, self.height = self._stored[::-1] if self.turn.transpose else self._stored
         self.aspect = 1 / aspect if self.turn.transpose and aspect else aspect
 
@@ -178,7 +185,9 @@ class VideoReader:
                     )
                 pts = frame.pts if frame.pts is not None else 0 if previous is None else previous + usual
                 previous = pts
-                yield self.turn(to_rgb(frame)), Timing(pts, frame.duration or 0)
+                alpha = alpha_of(frame)
+                alpha = None if alpha is None else self.turn(alpha)
+                yield self.turn(to_rgb(frame)), Timing(pts, frame.duration or 0, alpha)
 
     def _decode(self, container: InputContainer) -> Generator[av.VideoFrame, None, None]:
         """Every frame that the decoder gives.

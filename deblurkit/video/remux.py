@@ -1,34 +1,116 @@
-"""Copying audio and subtitles from the source into the result, packet by packet, without decoding."""
+"""Copying the streams beside the picture from the source into the result, packet by packet, without decoding."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import av
 import av.error
+from av.stream import Discard, Disposition
 
 from deblurkit.errors import VideoError
+from deblurkit.video.codecs import SILENT
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
-    from av.stream import Disposition, Stream
+    from av.stream import Stream
 
     from deblurkit.video.reader import VideoReader
 
+_MATROSKA = (".mkv", ".webm")
+_QUICKTIME = (".mp4", ".m4v", ".mov", ".3gp", ".3g2")
+
 
 def copied_streams(container: InputContainer) -> list[Stream]:
-    """The streams that travel with the picture: audio and subtitles of a known codec."""
+    """The streams that always travel with the picture: audio and subtitles of a known codec."""
     return [s for s in container.streams if s.type in ("audio", "subtitle") and s.codec_context is not None]
 
 
-def left_out(reader: VideoReader) -> list[str]:
-    """The streams that do not travel, in words: further videos, cover pictures, data tracks."""
+def other_streams(reader: VideoReader, suffix: str) -> tuple[list[int], list[str]]:
+    """Cover pictures, data tracks, attachments and further videos: which of them a file with this ending can hold.
+
+    libav does not tell for most of them, so each is tried: its header and its first packet go into a scratch file.
+
+    Returns:
+        indices of the streams that travel, and in words those that do not.
+    """
+    carried: list[int] = []
+    left: list[str] = []
     with reader.open() as container:
-        travelling = [reader.stream_of(container), *copied_streams(container)]
-        others = [s for s in container.streams if s not in travelling]
-        return [f"{s.type} track {s.index}" + _called(s.metadata.get("handler_name", "")) for s in others]
+        main = [reader.stream_of(container), *(copied_streams(container) if suffix not in SILENT else [])]
+        for stream in container.streams:
+            if stream in main or _is_made_anew(stream, container, suffix):
+                continue
+            if _fits(reader, stream.index, suffix):
+                carried.append(stream.index)
+            else:
+                kind = "cover picture" if _is_cover(stream) else f"{stream.type} track"
+                left.append(f"{kind} {stream.index}" + _called(stream.metadata.get("handler_name", "")))
+    return carried, left
+
+
+def _is_cover(stream: Stream) -> bool:
+    return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
+
+
+def _is_made_anew(stream: Stream, container: InputContainer, suffix: str) -> bool:
+    """The muxer writes chapters and the time code as tracks of their own, from what the writer tells it."""
+    if stream.type != "data":
+        return False
+    chapters = stream.discard == Discard.all and bool(container.chapters())
+    return chapters or ("timecode" in stream.metadata and suffix in _QUICKTIME)
+
+
+def _fits(reader: VideoReader, index: int, suffix: str) -> bool:
+    with tempfile.TemporaryDirectory() as folder, reader.open() as container:
+        path = Path(folder) / f"trial{suffix}"
+        try:
+            source = container.streams[index]
+            first = _first_packet(container, source)
+            with av.open(f"file:{path}", "w") as output:
+                target = add_copy(output, source, first, suffix)
+                if first is not None and target is not None:
+                    first.stream = target
+                    output.mux_one(first)
+                else:
+                    output.start_encoding()
+            with av.open(f"file:{path}") as written:
+                return len(written.streams) == 1
+        except (av.error.FFmpegError, ValueError):
+            return False
+
+
+def _first_packet(container: InputContainer, stream: Stream) -> Packet | None:
+    if stream.type == "attachment":
+        return None
+    return next((packet for packet in container.demux(stream) if packet.size), None)
+
+
+def add_copy(output: OutputContainer, source: Stream, first: Packet | None, suffix: str) -> Stream | None:
+    """Add a stream that holds a copy of `source`; None where its content is in the header and no packet follows.
+
+    Args:
+        first: its first packet: a cover picture becomes an attachment in Matroska.
+
+    Raises:
+        ValueError, FFmpegError: the container cannot hold it.
+    """
+    metadata = {k: v for k, v in source.metadata.items() if not is_written_anew(k)}
+    if _is_cover(source) and suffix in _MATROSKA:
+        codec = source.codec_context.name if source.codec_context else ""
+        kind = {"mjpeg": "jpeg"}.get(codec, codec)
+        name = metadata.get("filename") or f"cover.{kind.replace('jpeg', 'jpg')}"
+        output.add_attachment(name, f"image/{kind}", bytes(first) if first is not None else b"")
+        return None
+    target = output.add_stream_from_template(source, opaque=True)
+    target.metadata.update(metadata)
+    target.disposition = cast("Disposition", source.disposition.value)  # av 17 takes the number only
+    return None if source.type == "attachment" else target
 
 
 def _called(name: str) -> str:
@@ -40,20 +122,35 @@ class StreamCopier:
     """Moves packets from a second pass over the source, in step with the video, so that only one waits in memory.
 
     Args:
-        name: of the source, for messages. container: the source, opened for this alone.
-        output: where the streams are added. shift: seconds to add.
+        reader: the source. container: the source, opened for this alone. output: where the streams are added.
+        others: indices of the streams that travel besides sound and subtitles. suffix: the ending of the result.
+        shift: seconds to add.
     """
 
-    def __init__(self, name: str, container: InputContainer, output: OutputContainer, shift: Fraction) -> None:
-        self._name, self._output, self._shift = name, output, shift
-        sources = copied_streams(container)
+    def __init__(
+        self,
+        reader: VideoReader,
+        container: InputContainer,
+        output: OutputContainer,
+        others: list[int],
+        suffix: str,
+        shift: Fraction,
+    ) -> None:
+        self._name, self._output, self._shift = str(reader.path), output, shift
         self._targets: dict[int, Stream] = {}
-        for source in sources:
-            target = output.add_stream_from_template(source)
-            target.metadata.update({k: v for k, v in source.metadata.items() if not is_written_anew(k)})
-            target.disposition = cast("Disposition", source.disposition.value)  # av 17 takes the number only
-            self._targets[source.index] = target
-        self._packets: Iterator[Packet] = container.demux(sources) if sources else iter(())
+        sources = (copied_streams(container) if suffix not in SILENT else []) + [
+            container.streams[index] for index in others
+        ]
+        for source in sorted(sources, key=lambda stream: stream.index):
+            first = None
+            if _is_cover(source):
+                with reader.open() as again:
+                    first = _first_packet(again, again.streams[source.index])
+            target = add_copy(output, source, first, suffix)
+            if target is not None:
+                self._targets[source.index] = target
+        moving = [source for source in sources if source.index in self._targets]
+        self._packets: Iterator[Packet] = container.demux(moving) if moving else iter(())
         self._waiting: Packet | None = None
 
     def copy_until(self, time: Fraction | None) -> None:

@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import av
 import av.error
 from av.codec.context import Flags, ThreadType
 from av.video.format import VideoFormat
 
+from deblurkit.console import warn
 from deblurkit.errors import VideoError
 from deblurkit.files import atomic_path
 from deblurkit.image_io import Pixels
-from deblurkit.video.codecs import Choice, check_container, choose, default_suffix, encoder_name
+from deblurkit.still import fitted_alpha
+from deblurkit.video.codecs import (
+    SILENT,
+    Choice,
+    check_container,
+    choose,
+    container_name,
+    default_suffix,
+    encoder_name,
+)
 from deblurkit.video.color import BT709, FULL, LIMITED, RGB_MATRIX, ColorTags, FromRGB, used_matrix
+from deblurkit.video.palette import gif_options, to_palette
 from deblurkit.video.reader import Timing, VideoReader
-from deblurkit.video.remux import StreamCopier, is_written_anew
+from deblurkit.video.remux import StreamCopier, is_written_anew, other_streams
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
+    from av.stream import Disposition
     from av.video.stream import VideoStream
+
+
+#: Videos of up to so many frames come out of the encoder in one piece, at their end.
+_SHORT = 4
 
 
 class VideoWriter:
@@ -41,9 +58,11 @@ class VideoWriter:
         codec: an encoder of `deblurkit.video.codecs.ENCODERS`; None: libx264 (libx265 for more than 8 bits, FFV1 for
             lossless work). crf: quality on its scale; None: visually transparent.
         lossless: keep every RGB value. threads: for encoding; 0: as many as there are cores.
+        into: where the bytes go, instead of a file: a pipe. `target` then only names it and says the container.
 
     Attributes:
         target: the file. codec: what its pictures are stored as, such as `h264`. frames: how many were written.
+        left_out: the streams of `like` that the container cannot hold, in words.
 
     Raises:
         VideoError: the container does not hold the codec or one of the copied streams; unknown or missing codec; a
@@ -60,8 +79,10 @@ class VideoWriter:
         crf: int | None = None,
         lossless: bool = False,
         threads: int = 0,
+        into: BinaryIO | None = None,
     ) -> None:
-        self.target = Path(target)
+        self.target, self._into = Path(target), into
+        self._suffix = self.target.suffix.lower()
         self._like, self._codec, self._crf, self._lossless, self._threads = like, codec, crf, lossless, threads
         self._rate = like.rate if like else Fraction(rate)
         self._time_base = like.time_base if like else 1 / self._rate
@@ -72,21 +93,24 @@ class VideoWriter:
         self._copier: StreamCopier | None = None
         self._shift = Fraction(0)
         self._last: int | None = None
+        self._warned = False
         self.frames = 0
 
     def _choose(self, size: tuple[int, int], depth: int) -> Choice:
         full_chroma = self._like is not None and self._like.full_chroma
-        return choose(self._codec, size, depth, full_chroma, self._crf, self._lossless)
+        return choose(self._codec, size, depth, full_chroma, self._crf, self._lossless, self._suffix)
 
     def _check_container(self) -> None:
         """Find out before the work, not after it, that the file cannot be made."""
         like = self._like
         self.codec = self._choose((like.width, like.height) if like else (64, 64), like.depth if like else 8).codec
-        check_container(self.target, [self.codec, *(like.copied_codecs if like else ())])
+        copied = like.copied_codecs if like and self._suffix not in SILENT else []
+        check_container(self.target, [self.codec, *copied])
+        self._others, self.left_out = other_streams(like, self._suffix) if like else ([], [])
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
-            self._temporary = stack.enter_context(atomic_path(self.target))
+            self._place: Any = _Pipe(self._into) if self._into else stack.enter_context(atomic_path(self.target))
             if self._like is not None:
                 self._source = stack.enter_context(self._like.open())
             stack.push(self._end)
@@ -130,10 +154,18 @@ class VideoWriter:
         pts = timing.pts + round(self._shift / self._time_base)
         # Encoders refuse times that do not grow; a source with two frames at one time keeps both, a tick apart.
         self._last = pts if self._last is None else max(pts, self._last + 1)
-        frame = self._to_frame(pixels)
+        frame = self._frame(pixels, timing)
         frame.pts, frame.time_base, frame.duration = self._last, self._time_base, timing.duration
         self._mux(frame)
         self.frames += 1
+
+    def _frame(self, pixels: Pixels, timing: Timing) -> av.VideoFrame:
+        if self._suffix == ".gif":
+            return to_palette(pixels, fitted_alpha(timing.alpha, pixels))
+        if timing.alpha is not None and not self._warned:
+            self._warned = True
+            warn(f"{self.target}: {self._suffix} files are written without transparency")
+        return self._to_frame(pixels)
 
     def _begin(self, pixels: Pixels) -> None:
         height, width = pixels.shape[:2]
@@ -142,13 +174,23 @@ class VideoWriter:
         if choice.name == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it writes pages to stderr otherwise
         tags = _output_tags(self._like, choice.pixel_format, width, height)
-        self._to_frame = FromRGB(choice.pixel_format, tags)
+        if choice.pixel_format != "pal8":
+            self._to_frame = FromRGB(choice.pixel_format, tags)
         metadata = self._like.metadata if self._like else {}
         # QuickTime's long keys (place, camera) survive only in a form of metadata that other players read less well.
         long_keys = any(key.startswith(("com.apple.", "com.android.")) for key in metadata)
         options = {"movflags": "+use_metadata_tags"} if long_keys else {}
+        if self._suffix == ".gif":
+            options = gif_options(self._like)
+        if self._suffix in (".mkv", ".webm"):
+            # AAC in MP4 begins a packet before zero; libav would move everything later by that
+            options = {"avoid_negative_ts": "disabled"}
         with self._errors():
-            self._output = output = av.open(f"file:{self._temporary}", "w", container_options=options)
+            if self._into is None:
+                self._output = output = av.open(f"file:{self._place}", "w", container_options=options)
+            else:
+                name = container_name(self._suffix)
+                self._output = output = av.open(self._place, "w", format=name, container_options=options)
             added = output.add_stream(choice.name, rate=self._rate, options=dict(choice.options))
             self._stream = stream = cast("VideoStream", added)
             stream.width, stream.height, stream.pix_fmt = width, height, choice.pixel_format
@@ -158,7 +200,7 @@ class VideoWriter:
             context.flags |= Flags.frame_duration
             context.color_primaries, context.color_trc = tags.primaries, tags.transfer
             context.colorspace, context.color_range = tags.matrix, tags.range
-            if choice.codec == "hevc" and self.target.suffix.lower() in (".mp4", ".mov", ".m4v"):
+            if choice.codec == "hevc" and self._suffix in (".mp4", ".mov", ".m4v"):
                 context.codec_tag = "hvc1"  # Apple's players know HEVC by this tag only
             if self._like is not None and self._source is not None:
                 self._copy_from(self._like, self._source, stream)
@@ -170,21 +212,29 @@ class VideoWriter:
         if source.format.name in ("mpegts", "mpeg") and source.start_time:
             self._shift = -Fraction(source.start_time, 1_000_000)  # broadcast clocks start anywhere
         self._output.metadata.update({k: v for k, v in source.metadata.items() if not is_written_anew(k)})
-        tags = like.stream_of(source).metadata
-        stream.metadata.update({k: v for k, v in tags.items() if not is_written_anew(k)})
+        own = like.stream_of(source)
+        stream.metadata.update({k: v for k, v in own.metadata.items() if not is_written_anew(k)})
+        stream.disposition = cast("Disposition", own.disposition.value)  # av 17 takes the number only
         if source.chapters():
             self._output.set_chapters(source.chapters())
-        self._copier = StreamCopier(str(like.path), source, self._output, self._shift)
+        self._copier = StreamCopier(like, source, self._output, self._others, self._suffix, self._shift)
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
-        """Encode a frame (None: what the encoder still holds) and write it behind the sound that belongs before it."""
+        """Encode a frame (None: what the encoder still holds) and write what comes out."""
         assert self._stream is not None
-        assert self._output is not None
         with self._errors():
-            for packet in self._stream.encode(frame):
-                if self._copier is not None and packet.dts is not None:
-                    self._copier.copy_until(packet.dts * packet.time_base - self._shift)
-                self._output.mux_one(packet)
+            packets = self._stream.encode(frame)
+            if frame is None and self.frames <= _SHORT:
+                mend_decode_times(packets)
+            for packet in packets:
+                self._put(packet)
+
+    def _put(self, packet: Packet) -> None:
+        """Write a packet behind the sound that belongs before it."""
+        assert self._output is not None
+        if self._copier is not None and packet.dts is not None:
+            self._copier.copy_until(packet.dts * packet.time_base - self._shift)
+        self._output.mux_one(packet)
 
     def _finish(self) -> None:
         if self._output is None:
@@ -206,10 +256,34 @@ class VideoWriter:
             raise VideoError(f"{self.target}: cannot be encoded: {error}") from error
 
 
+def mend_decode_times(packets: Sequence[Packet]) -> None:
+    """Give all packets of a video of a few frames decode times that follow from the times they are shown at.
+
+    x265 sets the distance between both when the frame arrives that is as far from the first as B-frames reach; a video
+    that ends before gets whatever the memory held (x265 4.2), and MP4 refuses it.
+    """
+    shown = sorted(packet.pts for packet in packets if packet.pts is not None)
+    if len(shown) == len(packets):
+        lead = max(
+            (time - packet.pts for time, packet in zip(shown, packets, strict=True) if packet.pts is not None),
+            default=0,
+        )
+        for time, packet in zip(shown, packets, strict=True):
+            packet.dts = time - lead
+
+
+class _Pipe:
+    """Hides that a stream might seek: what is written to it goes on at once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.write = stream.write
+
+
 def result_suffix(reader: VideoReader, codec: str | None, lossless: bool) -> str:
     """The file ending for what becomes of a video: its own, where that container holds the codec and the sound."""
-    video = av.Codec(encoder_name(codec, (reader.width, reader.height), reader.depth, lossless), "w").canonical_name
-    return default_suffix(reader.path.suffix, video, reader.copied_codecs)
+    size, own = (reader.width, reader.height), reader.path.suffix
+    video = av.Codec(encoder_name(codec, size, reader.depth, lossless, own), "w").canonical_name
+    return default_suffix(own, video, reader.copied_codecs)
 
 
 def _output_tags(like: VideoReader | None, pixel_format: str, width: int, height: int) -> ColorTags:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import lmdb
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deblurkit.cli.app import app
 from deblurkit.compat.convert import convert
-from deblurkit.contract import FrameContract
 from deblurkit.data.two_roots import open_roots
 from deblurkit.engine.launch import Place
 from deblurkit.engine.plan import planned_processes, print_plan
 from deblurkit.engine.train import Training, train
 from deblurkit.errors import DataError, OptionsError
-from deblurkit.network import Network
 from deblurkit.options import Options, load_options
-from deblurkit.registry import ARCH_REGISTRY
 from tests.compat.test_translation import every_key
 from tests.support.trees import write_pairs
 
@@ -31,37 +25,8 @@ FILES = Path(__file__).parent / "files"
 CPU = Place(torch.device("cpu"))
 
 
-class TinyEDVR(Network):
-    """Five frames to one, four times as large; with EDVR's arguments and names."""
-
-    def __init__(self, num_frame: int = 5, with_tsa: bool = False, **_: Any) -> None:
-        super().__init__(FrameContract(kind="window", frames=num_frame, target=num_frame // 2, scale=4, halo=2))
-        self.dcn = nn.Conv2d(3 * num_frame, 4, 3, padding=1)
-        self.fusion = nn.Conv2d(4, 4, 1)
-        self.last = nn.Conv2d(4, 48, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.last(self.fusion(self.dcn(x.flatten(1, 2)))), 4)
-
-
-class TinyBasicVSR(Network):
-    """A clip, four times as large; with BasicVSR's arguments and names."""
-
-    def __init__(self, num_feat: int = 64, num_block: int = 15, spynet_path: str | None = None) -> None:
-        super().__init__(FrameContract(kind="clip", scale=4, halo=2))
-        self.spynet = nn.Conv2d(3, 4, 3, padding=1)
-        self.last = nn.Conv2d(4, 48, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.pixel_shuffle(self.last(self.spynet(x.flatten(0, 1))), 4)
-        return out.unflatten(0, x.shape[:2])
-
-
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    ARCH_REGISTRY.names()
-    monkeypatch.setitem(ARCH_REGISTRY._classes, "EDVR", TinyEDVR)
-    monkeypatch.setitem(ARCH_REGISTRY._classes, "BasicVSR", TinyBasicVSR)
+def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -93,8 +58,10 @@ SMALL = {
     "restormer_motion": ["network_g:dim=8", "network_g:num_blocks=[1,1,1,1]", "network_g:num_refinement_blocks=1",
                          "network_g:heads=[1,1,2,2]", "datasets:train:iters=[1,2]", "datasets:train:gt_sizes=[8,16]",
                          "datasets:train:mini_batch_sizes=[2,1]", "train:mixing_augs:mixup=true"],
-    "edvr": ["datasets:train:gt_size=32", "train:tsa_iter=2"],
-    "basicvsr": ["datasets:train:gt_size=32", "datasets:train:num_frame=3", "train:fix_flow=2"],
+    "edvr": ["network_g:num_feat=8", "network_g:deformable_groups=2", "network_g:num_extract_block=1",
+             "network_g:num_reconstruct_block=1", "datasets:train:gt_size=32", "train:tsa_iter=2"],
+    "basicvsr": ["network_g:num_feat=4", "network_g:num_block=1", "datasets:train:gt_size=32",
+                 "datasets:train:num_frame=3", "train:fix_flow=2"],
 }  # fmt: skip
 SMALL["nafnet_reds"], SMALL["restormer_defocus"] = SMALL["nafnet_gopro"], SMALL["restormer_motion"]
 COMMON = [
@@ -164,7 +131,7 @@ def test_it_trains(name: str) -> None:
 def test_frozen_parameters_wake_in_the_named_iteration() -> None:
     make_data("basicvsr")
     run = Training(small("basicvsr"), CPU)
-    flow = run.model.net.get_parameter("spynet.weight")
+    flow = next(run.model.net.get_submodule("spynet").parameters())
     before = flow.detach().clone()
     batch = {"lq": torch.rand(1, 3, 3, 8, 8), "gt": torch.rand(1, 3, 3, 32, 32), "key": ["a"]}
     for iteration, moved in ((1, False), (2, True)):

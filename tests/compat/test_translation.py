@@ -17,25 +17,10 @@ from deblurkit.engine.schedules import build_schedule, set_rates
 from deblurkit.errors import OptionsError
 from deblurkit.network import Network
 from deblurkit.options import Options, check_source, load_options
-from deblurkit.registry import ARCH_REGISTRY
 from deblurkit.yaml_source import read_source
 from tests.support.parity import FOLDER
 
 FILES = Path(__file__).parent / "files"
-
-
-class StandIn(Network):
-    """Some network with EDVR's or BasicVSR's arguments; the dialect is what is tested."""
-
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(FrameContract(kind="clip"))
-
-
-@pytest.fixture(autouse=True)
-def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    ARCH_REGISTRY.names()
-    for name in ("EDVR", "BasicVSR"):
-        monkeypatch.setitem(ARCH_REGISTRY._classes, name, StandIn)
 
 
 def load(name: str, *forced: str, phase: Any = "train") -> Options:
@@ -156,8 +141,9 @@ def test_nafnet(capsys: pytest.CaptureFixture[str]) -> None:
     assert train.losses["pixel"].mapping() == {"type": "PSNRLoss"}
     assert options.datasets["train"].arguments["augment"] == {"hflip": 0.5, "vflip": 0.5, "transpose": 0.5}
     (warning,) = {line for line in capsys.readouterr().err.splitlines() if "warning" in line}
-    for text in ("use_shuffle", "dist_params", "val.max_minibatch", "NAFNet's calculate_ssim"):
+    for text in ("use_shuffle", "dist_params", "val.max_minibatch"):
         assert text in warning
+    assert options.val.protocol == "nafnet-rgb/1"
     assert "use_image" not in warning
     load("nafnet_reds", "val:use_image=False")
     assert "val.use_image (figures are of quantised pixels)" in capsys.readouterr().err
@@ -217,6 +203,33 @@ def test_all_mistakes_are_told_in_the_order_of_the_file(tmp_path: Path) -> None:
     changes = (("num_gpu", "num_gpus"), ("gt_size", "gt_sise"), ("print_freq", "print_frequency"))
     found = refused(tmp_path, "rcan", *changes)
     assert [line.split(": ")[1] for line in found] == ["num_gpus", "datasets.train.gt_sise", "logger.print_frequency"]
+
+
+def test_mistakes_of_the_dialect_and_of_our_own_checks_come_in_one_report(tmp_path: Path) -> None:
+    changes = (("gt_size", "gt_sise"), ("num_group: 10", "num_groups: 10"), ("    lr: !!float 1e-4", "    lr: much"))
+    found = refused(
+        tmp_path, "rcan", *changes, ("type: L1Loss", "type: L1Los"), ("val_freq: !!float 5e3", "val_freq: ~")
+    )
+    assert [line.split(": ")[1] for line in found] == [
+        *("datasets.train.gt_sise", "network_g.num_groups", "train.optim_g.lr", "train.pixel_opt.type")
+    ]
+
+
+def test_grids_are_crops_of_the_protocol() -> None:
+    grids = ["val:grids=True", "val:crop_size_h=256", "val:crop_size_w_ratio=0.5"]
+    protocol = load("nafnet_gopro", *grids).val.find_protocol()
+    assert protocol.crops == {"height": 256, "width_ratio": 0.5}
+    assert protocol.metrics["ssim"]["type"] == "VolumeSSIM"
+    assert "crops=(height=256,width_ratio=0.5)" in protocol.name
+    assert load("nafnet_gopro", "val:grids=False", "val:crop_size_h=256").val.protocol == "nafnet-rgb/1"
+    with pytest.raises(OptionsError, match=r"val\.crop_size_w: missing: grids needs crop_size_w or crop_size_w_ratio"):
+        load("nafnet_gopro", *grids[:2])
+
+
+def test_wandb_is_a_hook() -> None:
+    assert load("rcan").training().hooks == []
+    (hook,) = load("rcan", "logger:wandb:project=blur", "logger:wandb:resume_id=abc").training().hooks
+    assert hook.mapping() == {"type": "WandbHook", "project": "blur", "print_freq": 100, "resume_id": "abc"}
 
 
 def test_simdeblur_is_sent_to_the_converter(tmp_path: Path) -> None:
@@ -293,8 +306,12 @@ def test_optional_groups_may_be_empty() -> None:
         def train_step(self, batch: Any) -> Any:
             raise AssertionError
 
+    class Plain(Network):
+        def __init__(self) -> None:
+            super().__init__(FrameContract(kind="clip"))
+
     options = load("basicvsr")
-    net = StandIn()
+    net = Plain()
     net.spynet = nn.Linear(2, 2)
     net.other = nn.Linear(2, 2)
     model = Idle(options, {"g": net}, Place(torch.device("cpu")))

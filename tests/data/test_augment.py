@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import default_collate
 
-from deblurkit.data.augment import Augment
+from deblurkit.data.augment import ORIENTATION, Augment, turn
+from deblurkit.data.prefetcher import to_device, to_float
 from deblurkit.data.request import SampleRequest
 from deblurkit.data.video_dataset import VideoDataset
 from deblurkit.errors import DataError
@@ -46,7 +49,7 @@ def test_orientations():
 
     def turned(**names: float) -> np.ndarray:
         augment = Augment(names, (0, 10))  # type: ignore[arg-type]
-        return augment.turn(frame, augment.draw(generator()))
+        return turn(frame, augment.draw(generator()).orientation)
 
     np.testing.assert_array_equal(turned(rot90=1), np.rot90(frame))
     # a turn counter-clockwise is a transposition, then a flip top-bottom
@@ -60,7 +63,7 @@ def test_three_flips_give_all_eight_orientations_equally_often():
     rng = generator(1)
     counts: dict[bytes, int] = {}
     for _ in range(1600):
-        found = augment.turn(frame, augment.draw(rng)).tobytes()
+        found = turn(frame, augment.draw(rng).orientation).tobytes()
         counts[found] = counts.get(found, 0) + 1
     assert len(counts) == 8
     assert min(counts.values()) > 140
@@ -170,3 +173,53 @@ def test_what_is_refused(root):
     ):
         with pytest.raises(DataError, match=message):
             VideoDataset(root, "train", **changes)  # type: ignore[arg-type]
+
+
+EVERYTHING: dict[str, Any] = {"augment": dict.fromkeys(ALL, 0.5)}
+
+
+class Marked(VideoDataset):
+    """A subclass that makes something of whole samples, as a plugin may."""
+
+    def __getitem__(self, request: SampleRequest | int) -> dict[str, Any]:
+        sample = super().__getitem__(request)
+        return {**sample, "corner": sample["lq"][0, 0, 0].float()}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_turning_on_the_device_is_turning_the_sample(tmp_path, dtype):
+    root = make_tree(tmp_path / "tree", splits=("train",), frames=(5, 5), size=(24, 40), dtype=dtype)
+    data = VideoDataset(root, "train", num_frame=3, **EVERYTHING)
+    requests = [SampleRequest(0, 0, position, 16) for position in range(40)]
+    batch = default_collate([data.for_transport(request) for request in requests])
+    assert set(batch[ORIENTATION].tolist()) == set(range(8))
+    moved = to_device(batch, torch.device("cpu"))
+    assert set(moved) == {"lq", "gt", "key"}
+    for i, request in enumerate(requests):
+        for name in ("lq", "gt"):
+            assert torch.equal(moved[name][i], to_float(data[request][name]))
+
+
+def test_frames_that_are_not_square_travel_turned(root):
+    data = VideoDataset(root, "train", num_frame=3, **EVERYTHING)
+    shapes = set()
+    for position in range(20):
+        request = SampleRequest(0, 0, position)
+        sent, whole = data.for_transport(request), data[request]
+        assert sent[ORIENTATION] == 0
+        assert torch.equal(sent["lq"], whole["lq"])
+        shapes.add(tuple(whole["lq"].shape))
+    assert shapes == {(3, 24, 40, 3), (3, 40, 24, 3)}
+
+
+def test_a_subclass_sees_whole_samples(root):
+    data, plain = (
+        Marked(root, "train", num_frame=3, **EVERYTHING),
+        VideoDataset(root, "train", num_frame=3, **EVERYTHING),
+    )
+    for position in range(8):
+        request = SampleRequest(0, 0, position, 16)
+        sent = data.for_transport(request)
+        assert ORIENTATION not in sent
+        assert torch.equal(sent["lq"], plain[request]["lq"])
+        assert torch.equal(sent["corner"], sent["lq"][0, 0, 0].float())

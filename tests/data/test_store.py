@@ -18,23 +18,25 @@ from deblurkit.errors import DataError
 from deblurkit.image_io import encode_png, read_image, write_image
 from tests.support.trees import make_tree
 
-WINDOWS = [None, (0, 0, 24, 40), (3, 5, 16, 16), (23, 39, 1, 1)]
+WINDOWS = [None, (0, 0, 24, 40), (3, 5, 16, 16), (23, 39, 1, 1), (16, 16, 8, 16), (7, 15, 10, 2)]
+FORMS = {"raw": {"codec": "raw"}, "png": {"codec": "png"}, "tiled": {"codec": "tiled", "tile": 16}}
+FORMS |= {"raw tiles": {"codec": "raw", "tile": 16}, "one tile": {"codec": "tiled"}}
 
 
 def frames_of(stores: PairedStores) -> list[str]:
     return [f"{name}/{frame}" for name, frames in stores.sequences.items() for frame in frames]
 
 
-@pytest.mark.parametrize("codec", ["raw", "png"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_lmdb_holds_the_pixels_of_the_files(tmp_path, codec, dtype):
+def test_lmdb_holds_the_pixels_of_the_files(tmp_path, form, dtype):
     root = make_tree(tmp_path / "set", splits=("train",), frames=3, size=(24, 40), dtype=dtype)
     files = open_stores(root, "train")
     assert isinstance(files.lq, DiskStore)
-    make_lmdb(root, codec=codec)
+    make_lmdb(root, **FORMS[form])
     stored = open_stores(root, "train")
     assert isinstance(stored.lq, LmdbStore)
-    assert stored.lq.codec == codec
+    assert stored.lq.codec == FORMS[form]["codec"]
     assert stored.sequences == {name: tuple(frames) for name, frames in files.sequences.items()}
     for key in frames_of(files):
         for disk, made in ((files.lq, stored.lq), (files.gt, stored.gt)):
@@ -42,7 +44,7 @@ def test_lmdb_holds_the_pixels_of_the_files(tmp_path, codec, dtype):
             for window in WINDOWS:
                 expected, found = disk.read(key, window), made.read(key, window)
                 assert found.dtype == expected.dtype == dtype
-                assert found.base is None or codec == "png"
+                assert found.base is None or form == "png"
                 assert found.flags.writeable
                 np.testing.assert_array_equal(found, expected)
     first = frames_of(files)[0]
@@ -51,10 +53,11 @@ def test_lmdb_holds_the_pixels_of_the_files(tmp_path, codec, dtype):
     )
 
 
-@pytest.mark.parametrize("storage", ["disk", "lmdb"])
-def test_a_window_over_the_border_is_refused(tree, storage):
-    make_lmdb(tree)
-    stores = open_stores(tree, "train", storage=storage)
+@pytest.mark.parametrize("form", ["disk", *FORMS])
+def test_a_window_over_the_border_is_refused(tree, form):
+    if form != "disk":
+        make_lmdb(tree, **FORMS[form])
+    stores = open_stores(tree, "train", storage="disk" if form == "disk" else "lmdb")
     with pytest.raises(DataError, match=r"window of 16x16 at \(30, 0\) does not fit into the frame of 40x24"):
         stores.lq.read("seq000/00000000", (0, 30, 16, 16))
 

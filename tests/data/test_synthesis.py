@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from deblurkit.data.layouts import PairedLayout
-from deblurkit.data.synthesis import CURVES, Averaging, ShrunkSource, average_frames, synthesise
+from deblurkit.data.light import SensorNoise
+from deblurkit.data.synthesis import CURVES, Averaging, Pair, ShrunkSource, average_frames, compress_pairs
+from deblurkit.data.synthesis_files import AverageOptions, synthesise
 from deblurkit.errors import DataError, DeblurkitError
 from deblurkit.image_io import Pixels, read_image
 from deblurkit.video.source import SequenceSource
 
+#: Three frames a pair.
+THREE = AverageOptions(Averaging(3))
 PARITY = Path(__file__).parent.parent / "parity" / "frame_averages.npz"
 
 
@@ -106,7 +110,7 @@ def test_no_frame_is_read_before_it_is_needed() -> None:
         ({"frames": 1}, "at least 2"),
         ({"stride": 0}, "stride"),
         ({"curve": "gama2.2"}, "did you mean 'gamma2.2'"),
-        ({"curve": "log"}, "gamma2.2, srgb, linear"),
+        ({"curve": "log"}, "gamma2.2, reds, srgb, linear"),
     ],
 )
 def test_wrong_numbers(arguments: dict[str, object], text: str) -> None:
@@ -133,7 +137,7 @@ def test_shrinking_averages_areas() -> None:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_files(tmp_path: Path, dtype: type) -> None:
     clip = noise(11, dtype=dtype)
-    assert synthesise(source(clip), tmp_path, "train", "walk", Averaging(3)) == 3
+    assert synthesise(source(clip), tmp_path, "train", "walk", THREE) == 3
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["walk"]
     pairs = PairedLayout().scan(tmp_path, "train")["walk"]
     assert [pair.name for pair in pairs] == ["000000", "000001", "000002"]
@@ -144,18 +148,19 @@ def test_files(tmp_path: Path, dtype: type) -> None:
 
 
 def test_scale_and_limit(tmp_path: Path) -> None:
-    assert synthesise(source(noise(20, (8, 12))), tmp_path, "test", "walk", Averaging(3), scale=0.5, limit=2) == 2
+    options = AverageOptions(Averaging(3), scale=0.5, limit=2)
+    assert synthesise(source(noise(20, (8, 12))), tmp_path, "test", "walk", options) == 2
     assert len(list((tmp_path / "test" / "walk" / "sharp").iterdir())) == 2
     assert read_image(tmp_path / "test" / "walk" / "blur" / "000001.png").shape == (4, 6, 3)
     with pytest.raises(DataError, match="limit"):
-        synthesise(source(noise(9)), tmp_path, "test", "run", limit=0)
+        AverageOptions(limit=0)
 
 
 def test_videos_have_the_blurred_frames_and_the_slower_rate(tmp_path: Path) -> None:
     from deblurkit.video.reader import VideoReader
 
     clip = np.stack([np.full((32, 48, 3), 20 * i, np.uint8) for i in range(12)])
-    synthesise(source(clip), tmp_path, "test", "ramp", Averaging(3), frame_rate=Fraction(240))
+    synthesise(source(clip), tmp_path, "test", "ramp", THREE, frame_rate=Fraction(240))
     for kind in ("blur", "sharp"):
         video = VideoReader(tmp_path / "test" / f"ramp_{kind}.mp4")
         assert video.rate == 80
@@ -173,7 +178,7 @@ def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path) -> None:
     frame = np.zeros((16, 16, 3), np.uint8)
     clip = SequenceSource("clip", [lambda: frame] * 7 + [damaged])
     with pytest.raises(DataError, match="frame 7 is damaged"):
-        synthesise(clip, tmp_path, "train", "walk", Averaging(3), frame_rate=Fraction(30))
+        synthesise(clip, tmp_path, "train", "walk", THREE, frame_rate=Fraction(30))
     assert list((tmp_path / "train").iterdir()) == []
 
 
@@ -185,11 +190,11 @@ def test_too_few_frames_write_nothing(tmp_path: Path) -> None:
 
 def test_existing_output_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
     first, second = source(noise(9)), source(noise(6, seed=1))
-    synthesise(first, tmp_path, "train", "walk", Averaging(3))
+    synthesise(first, tmp_path, "train", "walk", THREE)
     with pytest.raises(DataError, match="exists already"):
-        synthesise(second, tmp_path, "train", "walk", Averaging(3))
+        synthesise(second, tmp_path, "train", "walk", THREE)
     assert len(PairedLayout().scan(tmp_path, "train")["walk"]) == 3
-    assert synthesise(second, tmp_path, "train", "walk", Averaging(3), overwrite=True) == 2
+    assert synthesise(second, tmp_path, "train", "walk", THREE, overwrite=True) == 2
     assert len(PairedLayout().scan(tmp_path, "train")["walk"]) == 2
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["walk"]
 
@@ -197,8 +202,8 @@ def test_existing_output_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "train" / ".walk.partial" / "blur").mkdir(parents=True)
     (tmp_path / "train" / ".walk.old" / "blur").mkdir(parents=True)
-    synthesise(source(noise(3)), tmp_path, "train", "walk", Averaging(3))
-    synthesise(source(noise(3)), tmp_path, "train", "walk", Averaging(3), overwrite=True)
+    synthesise(source(noise(3)), tmp_path, "train", "walk", THREE)
+    synthesise(source(noise(3)), tmp_path, "train", "walk", THREE, overwrite=True)
     assert [path.name for path in (tmp_path / "train").iterdir()] == ["walk"]
 
 
@@ -207,22 +212,112 @@ def test_overwriting_takes_nothing_but_pairs_away(tmp_path: Path) -> None:
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"precious")
     with pytest.raises(DataError, match="is not overwritten"):
-        synthesise(source(noise(3)), tmp_path, "train", "walk", Averaging(3), overwrite=True)
+        synthesise(source(noise(3)), tmp_path, "train", "walk", THREE, overwrite=True)
     assert mine.read_bytes() == b"precious"
     mine = tmp_path / "train" / "run"
     mine.write_bytes(b"precious")
     with pytest.raises(DataError, match="is not overwritten"):
-        synthesise(source(noise(3)), tmp_path, "train", "run", Averaging(3), overwrite=True)
+        synthesise(source(noise(3)), tmp_path, "train", "run", THREE, overwrite=True)
     assert mine.read_bytes() == b"precious"
 
 
 def test_names_that_readers_would_not_find(tmp_path: Path) -> None:
     for name in ("", ".hidden", "..", "a/b"):
         with pytest.raises(DataError, match="cannot be a sequence's name"):
-            synthesise(source(noise(3)), tmp_path, "train", name, Averaging(3), overwrite=True)
+            synthesise(source(noise(3)), tmp_path, "train", name, THREE, overwrite=True)
+
+
+def test_overwriting_without_videos_takes_those_of_before_away(tmp_path: Path) -> None:
+    clip = source(noise(9, (32, 48)))
+    synthesise(clip, tmp_path, "train", "walk", THREE, frame_rate=Fraction(30))
+    other = tmp_path / "train" / "other_blur.mp4"
+    other.write_bytes(b"mine")
+    assert len(list((tmp_path / "train").iterdir())) == 4
+    synthesise(clip, tmp_path, "train", "walk", THREE, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == ["other_blur.mp4", "walk"]
+
+
+def test_what_was_made_of_an_unknown_source_is_never_taken_for_done(tmp_path: Path) -> None:
+    synthesise(source(noise(9)), tmp_path, "train", "walk", THREE)
+    with pytest.raises(DataError, match="exists already"):
+        synthesise(source(noise(9)), tmp_path, "train", "walk", THREE)
+
+
+@pytest.mark.parametrize(
+    ("averaging", "samples", "start", "middles"),
+    [
+        (Averaging(7), 7, 0, (3, 10)),
+        (Averaging(9, interpolate=8), 65, 0, (4, 13)),  # RSBlur
+        (Averaging(5, interpolate=16), 65, 0, (2, 7)),
+        (Averaging(stride=5, duty=0.8, interpolate=16), 65, 0, (2, 7)),  # REDS
+        (Averaging(stride=10, duty=0.5), 5, 0, (2, 12)),
+        (Averaging(stride=5, duty=1.0, interpolate=4), 19, 3, (3, 8)),
+        (Averaging(3, 8, first=4), 3, 4, (5, 13)),
+    ],
+)
+def test_exposures_of_interpolated_and_closed_shutters(
+    averaging: Averaging, samples: int, start: int, middles: tuple[int, int]
+) -> None:
+    assert (averaging.samples, averaging.start) == (samples, start)
+    assert (averaging.middle(0), averaging.middle(1)) == middles
+    assert averaging.pairs(averaging.needed) == 1
+    assert averaging.pairs(averaging.needed - 1) == 0
+    clip = noise(averaging.needed + averaging.step, (32, 32), seed=3)
+    pairs = list(average_frames(source(clip), averaging))
+    assert len(pairs) == averaging.pairs(len(clip)) == 2
+    for pair, middle in zip(pairs, middles, strict=True):
+        np.testing.assert_array_equal(pair.sharp, clip[middle])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"duty": 0.5}, "state the stride too"),
+        ({"stride": 5, "duty": 1.5}, "at most 1"),
+        ({"stride": 5, "duty": 0.1}, "leaves fewer than 2"),
+        ({"frames": 4, "interpolate": 2}, "the middle would be no true frame"),
+        ({"interpolate": 100}, "64 times as many at most"),
+        ({"interpolate": 0}, "64 times as many at most"),
+        ({"first": -1}, "0 or more"),
+    ],
+)
+def test_more_wrong_numbers(arguments: dict[str, object], text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        Averaging(**arguments)  # type: ignore[arg-type]
+
+
+def test_noise_is_in_the_blurred_frames_only_and_drawn_by_the_generator() -> None:
+    clip = np.stack([np.full((64, 64, 3), 128, np.uint8)] * 6)
+    averaging, strong = Averaging(3), SensorNoise(20.0)
+
+    def noisy(seed: int) -> list[Pair]:
+        return list(average_frames(source(clip), averaging, strong, np.random.default_rng(seed)))
+
+    one, again, other = noisy(1), noisy(1), noisy(2)
+    for pair, same, differs in zip(one, again, other, strict=True):
+        np.testing.assert_array_equal(pair.sharp, clip[0])
+        np.testing.assert_array_equal(pair.blur, same.blur)
+        assert (pair.blur != differs.blur).mean() > 0.5
+        assert abs(pair.blur.astype(float).mean() - 128) < 0.5
+    assert (one[0].blur != one[1].blur).mean() > 0.5
+
+
+def test_compression_keeps_frames_together() -> None:
+    clip = np.stack([np.full((48, 64, 3), 20 * i, np.uint8) for i in range(12)])
+    pairs = [Pair(frame, frame) for frame in clip]
+    made = list(compress_pairs(iter(pairs), 10))
+    assert len(made) == 12
+    for pair, frame in zip(made, clip, strict=True):
+        np.testing.assert_array_equal(pair.sharp, frame)
+        np.testing.assert_allclose(pair.blur.astype(int), frame, atol=6)
+    deep = [Pair(frame.astype(np.uint16) * 257, frame.astype(np.uint16) * 257) for frame in clip]
+    for pair, eight in zip(compress_pairs(iter(deep), 10), made, strict=True):
+        np.testing.assert_array_equal(pair.blur, eight.blur)
+        np.testing.assert_array_equal(pair.sharp, eight.sharp)
+    assert list(compress_pairs(iter(pairs), None)) == pairs
 
 
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DeblurkitError, match="cannot be written"):
-        synthesise(source(noise(3)), tmp_path / "file", "train", "walk", Averaging(3))
+        synthesise(source(noise(3)), tmp_path / "file", "train", "walk", THREE)

@@ -153,7 +153,7 @@ def small_estrnn() -> object:
 
 def test_a_stream_with_context_sees_only_the_frames_of_its_sample(tree: Path) -> None:
     """SimDeblur's strcnn: n frames in, n - 4 out, beginning with an empty state at the third frame."""
-    from deblurkit.engine.restore import to_pixels
+    from deblurkit.engine.pixels import to_pixels
 
     net = small_estrnn()
     data = dataset(tree, num_frame=6, sampling="context")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from deblurkit.build import build_discriminator
+from deblurkit.engine.checkpoint import config_of
 from deblurkit.errors import OptionsError
+from deblurkit.models.discriminators import Discriminators
 from deblurkit.models.gan_model import GANModel
-from deblurkit.options import Options
+from deblurkit.options import Options, load_options
 from tests.engine.test_model import CPU, Small, batch
+from tests.support.runs import write_options
 
 
 class Judge(nn.Module):
@@ -159,3 +164,78 @@ def test_averaged_frames_reach_the_loss_that_needs_them() -> None:
     model = make(losses={"pixel": {"type": "L1Loss"}, "ldl": {"type": "LDLLoss"}}, ema_decay=0.5)
     terms = [step(model, iteration) for iteration in range(1, 4)]
     assert all(0 < term["ldl"] < 1 for term in terms)
+
+
+class Seen(nn.Module):
+    """Remembers what it was shown; says its mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.frames: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.frames.append(x.detach().clone())
+        return self.weight * x.mean((1, 2, 3))
+
+
+def test_several_discriminators_count_with_their_mean() -> None:
+    one, two = Judge(), Judge()
+    model = make({"g": Small(), "d": Discriminators({"full": one, "patch": two}, {})})
+    g, data = copy.deepcopy(model.net), batch()
+    lq, gt = data["lq"][:, 0], data["gt"][:, 0]
+    bce = nn.BCEWithLogitsLoss()
+
+    def judged(frames: Tensor, real: bool) -> Tensor:
+        logits = [critic(frames) for critic in (one, two)]
+        return sum(bce(x, torch.full_like(x, float(real))) for x in logits) / 2
+
+    expected = {"gan": 0.1 * judged(g(lq), True), "d": judged(gt, True) + judged(g(lq), False)}
+    found = step(model, 1, data)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_discriminators_see_their_range_and_their_square() -> None:
+    full, patch = Seen(), Seen()
+    gan = {"type": "GANLoss", "gan_type": "wgan", "input_range": [-1.0, 1.0], "crops": {"patch": 5}}
+    model = make({"g": Small(), "d": Discriminators({"full": full, "patch": patch}, {"patch": 5})}, gan=gan)
+    data = batch()
+    step(model, 1, data)
+    generated, real, fake = full.frames
+    torch.testing.assert_close(real, data["gt"][:, 0] * 2 - 1)
+    torch.testing.assert_close(generated, fake)
+    squares = patch.frames
+    assert {tuple(x.shape[-2:]) for x in squares} == {(5, 5)}
+    places = [
+        [(y, x) for y in range(real.shape[-2] - 4) for x in range(real.shape[-1] - 4)
+         if torch.equal(whole[..., y : y + 5, x : x + 5], square)]
+        for whole, square in zip(full.frames, squares, strict=True)
+    ]  # fmt: skip
+    assert places[0] == places[1] == places[2]
+    assert len(places[0]) == 1
+    again = []
+    for iteration in range(2, 12):
+        patch.frames.clear()
+        full.frames.clear()
+        step(model, iteration, data)
+        again.append(float(patch.frames[1].sum()))
+    assert len({round(total, 4) for total in again}) > 3  # the square moves
+
+
+def test_options_of_several_discriminators(tmp_path: Path) -> None:
+    judges = {"full": {"type": "NLayerDiscriminator", "ndf": 4}, "patch": {"type": "NLayerDiscriminator", "ndf": 4}}
+    net = build_discriminator(judges, {"patch": 32})
+    assert isinstance(net, Discriminators)
+    assert [out.shape[1] for out in net(torch.rand(1, 3, 64, 64))] == [1, 1]
+    assert config_of(net) == judges
+    with pytest.raises(OptionsError, match=r"crops.pach: no discriminator .* did you mean 'patch'"):
+        build_discriminator(judges, {"pach": 32})
+    with pytest.raises(OptionsError, match="is for several discriminators"):
+        build_discriminator(judges["full"], {"patch": 32})
+    path = write_options(tmp_path / "o.yml", tmp_path, network_d={"full": {"type": "NLayerDiscriminator", "nfd": 4}})
+    with pytest.raises(OptionsError, match=r"network_d.full.nfd: unknown argument of NLayerDiscriminator"):
+        load_options(path)
+    path = write_options(tmp_path / "o.yml", tmp_path, network_d={"full": {"ndf": 4}})
+    with pytest.raises(OptionsError, match="network_d: has a `type`, or several discriminators by name"):
+        load_options(path)

@@ -106,13 +106,14 @@ def test_where_results_go(tmp_path: Path) -> None:
     cases: list[tuple[list[Path], str | None, list[str]]] = [
         ([one], None, ["one_deblurred.mp4"]),
         ([one], "there", ["there/one_deblurred.mp4"]),
-        ([one], "new/", ["new/one_deblurred.mp4"]),
+        ([one], "there/", ["there/one_deblurred.mp4"]),
         ([one], "newer", ["newer/one_deblurred.mp4"]),
         ([one], "sub/mine.mkv", ["sub/mine.mkv"]),
         ([one, two], "both", ["both/one_deblurred.mp4", "both/two_deblurred.mkv"]),
     ]
     for inputs, output, expected in cases:
-        results = infer(restorer(), [str(p) for p in inputs], f"{tmp_path}/{output}" if output else None)
+        place = f"{tmp_path}/{output}" if output else None
+        results = infer(restorer(), [str(p) for p in inputs], place, overwrite=True)
         assert results == [tmp_path / name for name in expected]
         assert all(len(decoded(path)) == 2 for path in results)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from deblurkit.contract import PixelConvention
 from deblurkit.data.frame_sampling import window_indices
-from deblurkit.engine.restore import Restorer, to_pixels
+from deblurkit.engine.pixels import to_pixels
+from deblurkit.engine.restore import Restorer
 from deblurkit.errors import DataError, DeblurkitError, DeviceError, VideoError
 from deblurkit.network import Network
 from deblurkit.video.reader import VideoReader

@@ -103,6 +103,27 @@ def test_relativistic_losses_follow_the_last_pictures(gan_type: Any) -> None:
         torch.testing.assert_close(loss.generator(fake, real), expected)
 
 
+def test_without_a_pool_it_is_esrgans() -> None:
+    """Means of the batch at hand; the generator's gradient goes through that of the fakes, the other one's does not."""
+    bce = nn.functional.binary_cross_entropy_with_logits
+    loss = RelativisticGANLoss("vanilla", pool_size=0)
+    for _ in range(2):
+        real, fake = torch.randn(2, 1, 3, 3), torch.randn(2, 1, 3, 3, requires_grad=True)
+        ones, zeros = torch.ones_like(real), torch.zeros_like(real)
+        expected = (bce(real - fake.mean(), zeros) + bce(fake - real.mean(), ones)) / 2
+        found = loss.generator(fake, real)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(one, fake)[0] for one in (found, expected)))
+        real.requires_grad_()
+        expected = (bce(real - fake.detach().mean(), ones) + bce(fake - real.detach().mean(), zeros)) / 2
+        found = loss.discriminator(real, fake)
+        torch.testing.assert_close(found, expected)
+        for one in (real, fake):
+            torch.testing.assert_close(
+                *(torch.autograd.grad(value, one, retain_graph=True)[0] for value in (found, expected))
+            )
+
+
 def test_the_history_is_saved() -> None:
     first, second = RelativisticGANLoss(), RelativisticGANLoss()
     for _ in range(3):
@@ -207,7 +228,7 @@ def test_penalties_teach_the_discriminator(kind: str) -> None:
         ({"type": "GANLoss"}, "gan_type: missing"),
         ({"type": "GANLoss", "gan_type": "dcgan"}, "gan_type: should be 'vanilla'"),
         ({"type": "RelativisticGANLoss", "gan_type": "hinge"}, "gan_type: should be 'lsgan' or 'vanilla'"),
-        ({"type": "RelativisticGANLoss", "pool_size": 0}, "should be 1 or more, got 0 and 1"),
+        ({"type": "RelativisticGANLoss", "pool_size": -1}, "should be at least 0 and 1, got -1 and 1"),
         ({"type": "GradientPenalty", "interpolation": "pixel"}, "interpolation: should be 'sample' or 'batch'"),
     ],
 )

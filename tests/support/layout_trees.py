@@ -171,3 +171,35 @@ def one_folder(root: Path) -> Path:
     write_pairs(root / "holiday", root / "unused", ["1.png", "2.png", "10.png"])
     shutil.rmtree(root / "unused")
     return root / "holiday"
+
+
+def gopro_large_all(root: Path) -> Path:
+    """Sharp frames of 240 a second: names that begin anywhere, a sequence whose first exposure is cut (zz > 0)."""
+    for folder, first, count in (
+        ("train/GOPR0372_07_00", 323, 3 * 7 + 2),
+        ("train/GOPR0372_07_01", 4202, 3 * 7),
+        ("test/GOPR0384_11_05", 44001, 3 * 11),
+    ):
+        write_pairs(root / folder, root / "unused", frames(count, 6, first))
+    shutil.rmtree(root / "unused")
+    (root / "train" / "GOPR0372_07_00" / ".DS_Store").touch()
+    return root
+
+
+def photos(root: Path) -> Path:
+    """Photos of any size and format, in folders of folders; one is small, hidden and other files lie among them."""
+    for name, size in (
+        ("1.png", (80, 100)),
+        ("2.png", (64, 96)),
+        ("10.png", (120, 90)),
+        ("holiday/beach.jpg", (70, 110)),
+        ("holiday/IMG.1.png", (60, 80)),
+        ("holiday/sea.webp", (40, 60)),
+    ):
+        path = root / name
+        write_pairs(path.parent, root / "unused", [path.name], size)
+    shutil.rmtree(root / "unused")
+    (root / ".thumbnails").mkdir()
+    shutil.copy(root / "1.png", root / ".thumbnails" / "1.png")
+    (root / "holiday" / "notes.txt").touch()
+    return root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from deblurkit.contract import Capabilities, FrameContract
 from deblurkit.network import Network, State
+from deblurkit.sharing import Shared
 
 
 class CopyImage(Network):
@@ -99,3 +101,35 @@ class Overflow(Network):
     def forward(self, x: Tensor) -> Tensor:
         reduced = torch.is_autocast_enabled(x.device.type)
         return x * float("inf") if reduced else x
+
+
+class SharedWindow(Network):
+    """A window of 5 in two stages, as heavy per frame as in its fusion; counts what it computes.
+
+    Features belong to a frame, the first stage to three neighbours in their order, the second to the window.
+    """
+
+    def __init__(self, width: int = 8, **contract: Any) -> None:
+        super().__init__(FrameContract(kind="window", frames=5, target=2, **{"halo": 4, **contract}))
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.middle = nn.Conv2d(3 * width, width, 3, padding=1)
+        self.last = nn.Conv2d(3 * width, 3, 3, padding=1)
+        self.calls = {"features": 0, "middle": 0, "fuse": 0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run_shared(x)["restored"]
+
+    def features(self, frame: Tensor) -> State:
+        self.calls["features"] += 1
+        return {"frame": frame, "deep": torch.tanh(self.first(frame))}
+
+    def fuse(self, features: Sequence[State], shared: Shared) -> dict[str, Tensor]:
+        self.calls["fuse"] += 1
+
+        def stage(slots: tuple[int, ...]) -> Tensor:
+            self.calls["middle"] += 1
+            return torch.tanh(self.middle(torch.cat([features[i]["deep"] for i in slots], 1)))
+
+        triples = [(i - 1, i, i + 1) for i in (1, 2, 3)]
+        inner = [shared("middle", triple, lambda triple=triple: stage(triple)) for triple in triples]
+        return {"restored": features[2]["frame"] + self.last(torch.cat(inner, 1))}

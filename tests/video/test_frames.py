@@ -7,6 +7,7 @@ import pytest
 
 from deblurkit.errors import DataError, VideoError
 from deblurkit.image_io import encode_png, read_image, write_image
+from deblurkit.still import Still
 from deblurkit.video.frames import FolderSink, PictureSink, PictureSource, open_source
 from deblurkit.video.reader import VideoReader
 from deblurkit.video.source import FrameSource
@@ -30,7 +31,7 @@ def test_a_folder_is_its_pictures_in_natural_order(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     assert isinstance(source, PictureSource)
     assert source.length == 3
-    assert [name for _, name in source.stamped()] == ["1.png", "2.png", "10.png"]
+    assert [still.name for _, still in source.stamped()] == ["1.png", "2.png", "10.png"]
 
 
 def test_what_cannot_be_opened_gets_one_line(tmp_path: Path) -> None:
@@ -48,10 +49,10 @@ def test_what_cannot_be_opened_gets_one_line(tmp_path: Path) -> None:
 def test_sinks_write_what_they_are_given(tmp_path: Path, dtype: type) -> None:
     frames = pictures(2, dtype=dtype)
     with PictureSink(tmp_path / "one.png") as sink:
-        sink.write(frames[0])
+        sink.write(frames[0], Still("one.png"))
     with FolderSink(tmp_path / "many") as folder:
-        folder.write(frames[0], "a.png")
-        folder.write(frames[1], "b.png")
+        folder.write(frames[0], Still("a.png"))
+        folder.write(frames[1], Still("b.png"))
         assert not (tmp_path / "many").exists()
     for path, frame in (("one.png", frames[0]), ("many/a.png", frames[0]), ("many/b.png", frames[1])):
         np.testing.assert_array_equal(read_image(tmp_path / path), frame)
@@ -61,7 +62,7 @@ def test_sinks_write_what_they_are_given(tmp_path: Path, dtype: type) -> None:
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     def interrupted() -> None:
         with FolderSink(tmp_path / "many") as folder:
-            folder.write(pictures(1)[0], "a.png")
+            folder.write(pictures(1)[0], Still("a.png"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -74,7 +75,7 @@ def test_an_older_result_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     old.mkdir()
     write_image(old / "old.png", pictures(1)[0])
     with FolderSink(old, replace=True) as folder:
-        folder.write(pictures(1)[0], "new.png")
+        folder.write(pictures(1)[0], Still("new.png"))
     assert [p.name for p in old.iterdir()] == ["new.png"]
     assert [p.name for p in tmp_path.iterdir()] == ["many"]
     (old / "thesis.txt").write_text("precious")

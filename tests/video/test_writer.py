@@ -13,7 +13,6 @@ import pytest
 from deblurkit.errors import DeblurkitError, VideoError
 from deblurkit.video.color import ColorTags
 from deblurkit.video.reader import VideoReader
-from deblurkit.video.remux import left_out
 from deblurkit.video.writer import VideoWriter, result_suffix
 from tests.support.videos import copied_packets, decoded, pictures, rotate, seconds, write_video
 
@@ -173,8 +172,8 @@ def test_the_container_is_the_sources_where_it_fits(tmp_path: Path) -> None:
     avi = VideoReader(write_video(tmp_path / "a.avi", pictures(2), codec="mpeg4", audio="pcm_s16le",
                                   time_base=Fraction(1, 25)))  # fmt: skip
     mkv = VideoReader(write_video(tmp_path / "a.mkv", pictures(30), subtitles=[(0, "hello")]))
-    assert [result_suffix(r, None, False) for r in (mp4, webm, avi, mkv)] == [".mp4", ".mp4", ".mp4", ".mkv"]
-    assert [result_suffix(r, "libvpx-vp9", False) for r in (mp4, webm)] == [".mp4", ".webm"]
+    assert [result_suffix(r, None, False) for r in (mp4, webm, avi, mkv)] == [".mp4", ".webm", ".mp4", ".mkv"]
+    assert [result_suffix(r, "libx264", False) for r in (mp4, webm)] == [".mp4", ".mp4"]
     assert [result_suffix(r, None, True) for r in (mp4, avi)] == [".mkv", ".mkv"]
 
 
@@ -193,7 +192,7 @@ def test_settings_that_cannot_work_are_refused_before_the_work(tmp_path: Path) -
                                    pixel_format="yuv420p10le"))  # fmt: skip
     cases: list[tuple[VideoReader, str, dict[str, Any], str]] = [
         (reader, "b.mp4", {}, "cannot hold srt; use .mkv"),
-        (reader, "b.webm", {}, "cannot hold h264"),
+        (reader, "b.webm", {"codec": "h264"}, "cannot hold h264"),
         (reader, "b.avi", {}, ".avi files do not keep the times"),
         (reader, "b.txt", {}, ".txt is no video file"),
         (reader, "b", {}, "no video file"),
@@ -282,4 +281,5 @@ def test_streams_that_stay_behind_are_named(tmp_path: Path) -> None:
         for stream in out.streams:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(pictures(1)[0], format="rgb24")))
             out.mux(stream.encode(None))
-    assert left_out(VideoReader(path)) == ["video track 1"]
+    assert VideoWriter(tmp_path / "b.gif", VideoReader(path)).left_out == ["video track 1"]
+    assert VideoWriter(tmp_path / "b.mkv", VideoReader(path)).left_out == []

@@ -1,0 +1,68 @@
+"""The frames of a sequence as the restorer reads them: each once, in order, kept as long as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from torch import Tensor
+
+from deblurkit.errors import DataError
+from deblurkit.image_io import Pixels
+
+
+def checked(frames: Iterable[Pixels], one_size: bool, number: int = 0, floats: bool = False) -> Iterator[Pixels]:
+    """The frames as they are.
+
+    Args:
+        one_size: all have the size of the first. number: of the first, for messages. floats: float32 is right too.
+
+    Raises:
+        DataError: a frame is no uint8 or uint16 `(H, W, 3)`, or of another size.
+    """
+    dtypes = (np.uint8, np.uint16, *([np.float32] if floats else []))
+    first: tuple[int, ...] | None = None
+    for position, frame in enumerate(frames, number):
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in dtypes:
+            raise DataError(f"frame {position} is {frame.dtype} of shape {frame.shape}, not uint8 or uint16 (H, W, 3)")
+        first = first or frame.shape
+        if one_size and frame.shape != first:
+            sizes = [f"{shape[1]}x{shape[0]}" for shape in (frame.shape, first)]
+            raise DataError(f"frame {position} is {sizes[0]}, the first is {sizes[1]}: a sequence has one size")
+        yield frame
+
+
+class Feed:
+    """Frames of a sequence by position, read when asked for and dropped when told to.
+
+    Attributes:
+        count: frames read so far; the length once `ended`. tensors: frames on the device, dropped with the frames.
+    """
+
+    def __init__(self, frames: Iterable[Pixels]) -> None:
+        self._frames = iter(frames)
+        self._kept: dict[int, Pixels] = {}
+        self._needed_from = 0
+        self.tensors: dict[int, Tensor] = {}
+        self.count, self.ended = 0, False
+
+    def read_to(self, position: int) -> None:
+        """Read until the frame at `position` is there, or all are."""
+        while self.count <= position and not self.ended:
+            frame = next(self._frames, None)
+            if frame is None:
+                self.ended = True
+                return
+            if self.count >= self._needed_from:
+                self._kept[self.count] = frame
+            self.count += 1
+
+    def forget_before(self, position: int) -> None:
+        """Drop the frames before `position`, also those that are still to be read."""
+        self._needed_from = max(position, self._needed_from)
+        for kept in (self._kept, self.tensors):
+            for old in [p for p in kept if p < self._needed_from]:
+                del kept[old]
+
+    def __getitem__(self, position: int) -> Pixels:
+        return self._kept[position]

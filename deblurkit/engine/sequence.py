@@ -1,0 +1,174 @@
+"""How networks of each kind go through the frames of a video, shot by shot."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from deblurkit.data.frame_sampling import window_indices
+from deblurkit.engine.calls import PlainCall, SharedCall, Snapshot, StreamCall
+from deblurkit.engine.feed import Feed
+from deblurkit.engine.runner import Runner
+from deblurkit.engine.shots import AROUND, split_shots
+from deblurkit.errors import DataError
+from deblurkit.image_io import Pixels
+
+if TYPE_CHECKING:
+    from deblurkit.data.base import TimePadding
+
+#: Called after each frame of a stream with the position of the next one, and what gives the snapshot to go on there.
+Passing = Callable[[int, Callable[[], Snapshot]], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which frames of a video are restored.
+
+    Attributes:
+        wanted: positions, ascending; a range may go beyond the end; None: all.
+        begin: a stream goes through the frames from here on; those before are context only, or of an earlier shot.
+        earlier: of a stream, its states after frame `begin` - 1, where no shot begins; None: it begins anew.
+        passing: see `Passing`.
+    """
+
+    wanted: Sequence[int] | None = None
+    begin: int = 0
+    earlier: Snapshot | None = None
+    passing: Passing = lambda position, snapshot: None
+
+    def behind(self, first: int) -> Sequence[int] | None:
+        """What is wanted from frame `first` on, counted from there."""
+        if self.wanted is None:
+            return None
+        if isinstance(self.wanted, range):
+            return range(max(self.wanted.start - first, 0), max(self.wanted.stop - first, 0))
+        return [position - first for position in self.wanted if position >= first]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Takes a network through videos.
+
+    Attributes:
+        runner: calls the network. time_padding, shots: see `Restorer`.
+        clip_length, clip_overlap: of the segments of networks of kind "clip", without their context.
+        exact: networks of kind "clip" see whole shots, by way of `restore_exactly`.
+    """
+
+    runner: Runner
+    time_padding: TimePadding
+    clip_length: int
+    clip_overlap: int
+    shots: bool | Collection[int] = False
+    exact: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Of the network."""
+        return self.runner.net.contract.kind
+
+    @property
+    def context(self) -> tuple[int, int]:
+        """Of the network."""
+        return self.runner.net.contract.context
+
+    @property
+    def lookahead(self) -> int:
+        """How many frames after a frame its result can depend on, those that find changes of shot included."""
+        segments = 2 * self.clip_length if self.kind == "clip" else 0
+        return sum(self.context) + segments + (2 * AROUND if self.shots is True else 0)
+
+    def restore(self, frames: Iterator[Pixels], part: Part) -> Iterator[tuple[int, Tensor]]:
+        """Position and restored frame, in order; see `Restorer.restore_tensors`.
+
+        Args:
+            frames: checked ones (`checked`), from the first of the video.
+        """
+        wanted = part.wanted
+        if wanted is not None and not wanted:
+            return
+        count = 0
+        for first, shot in self._split(frames):
+            feed = Feed(shot)
+            for position, restored in self._restore_shot(feed, first, part):
+                yield first + position, restored
+            count = first + feed.count
+            if wanted is not None and wanted[-1] < count:
+                return
+        if wanted is not None and not isinstance(wanted, range):
+            raise DataError(f"frame {wanted[-1]} is to be restored, but there are only {count}")
+
+    def _split(self, frames: Iterator[Pixels]) -> Iterator[tuple[int, Iterator[Pixels]]]:
+        if self.shots is False or self.kind == "image":
+            return iter([(0, frames)])
+        return split_shots(frames, None if self.shots is True else self.shots)
+
+    def _restore_shot(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Tensor]]:
+        if self.kind == "stream":
+            return self._stream(feed, first, part)
+        wanted = part.behind(first)
+        if self.kind == "clip":
+            return self._segments(feed, wanted)
+        return self._windows(feed, wanted)
+
+    def _windows(self, feed: Feed, wanted: Sequence[int] | None) -> Iterator[tuple[int, Tensor]]:
+        past, future = self.context
+        reach = past + future  # paddings mirror within the window's length
+        call = SharedCall(self.runner) if self.runner.net.splits else PlainCall(self.runner)
+        for center in itertools.count() if wanted is None else wanted:
+            feed.forget_before(center - reach)
+            feed.read_to(center + reach)
+            if center >= feed.count:
+                return
+            if isinstance(call, SharedCall):
+                call.forget_before(center - past)
+            positions = window_indices(center, past, future, feed.count, self.time_padding)
+            yield center, self.runner.restore(feed, positions, call)
+
+    def _stream(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Tensor]]:
+        past, future = self.context
+        reach = past + future
+        wanted, start = part.behind(first), max(part.begin - first, 0)
+        call = StreamCall(self.runner, part.earlier if first < part.begin else None)
+        for now in itertools.count(start) if wanted is None else range(start, wanted[-1] + 1):
+            feed.forget_before(now - reach)
+            feed.read_to(now + reach)
+            if now >= feed.count:
+                return
+            positions = window_indices(now, past, future, feed.count, self.time_padding)
+            restored = self.runner.restore(feed, positions, call)
+            part.passing(first + now + 1, call.snapshot)
+            if wanted is None or now in wanted:
+                yield now, restored
+
+    def _segments(self, feed: Feed, wanted: Sequence[int] | None) -> Iterator[tuple[int, Tensor]]:
+        past, future = self.context
+        length, start, done = self.clip_length, 0, 0
+        while True:
+            feed.forget_before(start - length - past)  # the last segment moves back to be of full length
+            feed.read_to(start + length + past + future)
+            last = feed.count <= start + length
+            if last:
+                start = max(feed.count - length, 0)
+            stop = min(start + length, feed.count)
+            until = stop if last else stop - self.clip_overlap
+            keep = [position for position in range(done, until) if wanted is None or position in wanted]
+            if keep:
+                call = PlainCall(self.runner, rows=[position - start for position in keep])
+                restored = self.runner.restore(feed, self._segment(start, stop, feed.count), call)
+                yield from zip(keep, restored, strict=True)
+            if last or (wanted is not None and until > wanted[-1]):
+                return
+            start, done = until - self.clip_overlap, until
+
+    def _segment(self, start: int, stop: int, count: int) -> list[int]:
+        """Positions that a clip network sees in order to restore `start` to `stop` - 1."""
+        past, future = self.context
+        before = window_indices(start, past, 0, count, self.time_padding)[:-1]
+        after = window_indices(stop - 1, 0, future, count, self.time_padding)[1:]
+        positions = [*before, *range(start, stop), *after]
+        return positions + positions[-1:] * (-len(positions) % self.runner.net.contract.time_multiple)

@@ -1,0 +1,322 @@
+"""How fast samples come: from PNG files and from each kind of LMDB, with and without worker processes.
+
+    python scripts/bench_data.py                            # its own 1280x720 frames
+    python scripts/bench_data.py --source clip.mp4 --make   # frames of a video or of a folder of pictures; `lmdb make` too
+
+The yardstick is the common road: both frames of a pair are decoded whole from an LMDB of PNGs, converted to float32 and
+then cropped. All roads take turns with the same crops, so that whatever else the machine does meets all of them. Figures
+are medians, ratios are medians of the ratios within a turn. Prints Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import itertools
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import cv2
+import numpy as np
+import torch
+
+from deblurkit.build import build_dataset
+from deblurkit.data import lmdb_make
+from deblurkit.data.lmdb_make import make_lmdb
+from deblurkit.data.lmdb_store import LmdbStore
+from deblurkit.data.loader import build_loader
+from deblurkit.data.store import PairedStores, Window, frame_key, open_stores
+from deblurkit.image_io import Pixels, encode_png, list_images, read_image
+from deblurkit.options import DatasetOptions
+from deblurkit.video.reader import VideoReader
+
+HEIGHT, WIDTH = 720, 1280
+CLIP = 10
+#: How `lmdb make` is called for each LMDB.
+FORMS: dict[str, dict[str, Any]] = {
+    "PNG LMDB": {"codec": "png"},
+    "tiled": {"codec": "tiled"},
+    "raw, tiles of 64": {"codec": "raw", "tile": 64},
+    "raw": {"codec": "raw"},
+}
+Read = Callable[[str, str, Window], Any]
+
+
+def own_frames() -> Iterator[Pixels]:
+    """A slow pan over noise of all scales, edges and a little sensor noise; as PNG it is as large as photos are."""
+    rng = np.random.default_rng(0)
+    height, width = 2 * HEIGHT, 3 * WIDTH
+    scene = np.zeros((height, width, 3), np.float32)
+    for octave in range(1, 8):
+        grid = rng.standard_normal((height >> octave, width >> octave, 1)) + 0.3 * rng.standard_normal((1, 1, 3))
+        layer = cv2.resize(grid.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        scene += layer * 1.6**octave
+    scene = 118 + scene * (42 / scene.std())
+    for _ in range(250):
+        points = rng.integers(0, (width, height), 2) + rng.integers(-150, 150, (4, 2))
+        cv2.fillConvexPoly(scene, points, rng.uniform(0, 255, 3).tolist(), cv2.LINE_AA)
+    for i in itertools.count():
+        y, x = (3 * i) % (height - HEIGHT), (5 * i) % (width - WIDTH)
+        frame = scene[y : y + HEIGHT, x : x + WIDTH] + rng.normal(0, 1.2, (HEIGHT, WIDTH, 3))
+        yield frame.clip(0, 255).astype(np.uint8)
+
+
+def frames_of(source: Path | None) -> Iterator[Pixels]:
+    """Frames of any size."""
+    if source is None:
+        return own_frames()
+    if source.is_dir():
+        pictures = [path for folder in [source, *sorted(source.rglob("*/"))] for path in list_images(folder)]
+        return (read_image(path) for path in pictures)
+    return iter(VideoReader(source))
+
+
+def fit(frame: Pixels) -> Pixels | None:
+    """The middle of a frame, shrunk to cover 1280x720; None: it is too small."""
+    scale = max(HEIGHT / frame.shape[0], WIDTH / frame.shape[1])
+    if scale > 1:
+        return None
+    frame = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+    y, x = (frame.shape[0] - HEIGHT) // 2, (frame.shape[1] - WIDTH) // 2
+    return frame[max(y, 0) :, max(x, 0) :][:HEIGHT, :WIDTH]
+
+
+def make_tree(root: Path, source: Path | None, count: int) -> None:
+    """Pairs as PNG files of level 1; the blurred ones are smeared by 9 pixels."""
+    frames = (
+        frame for frame in map(fit, frames_of(source)) if frame is not None and frame.shape[:2] == (HEIGHT, WIDTH)
+    )
+    made = 0
+    for made, frame in enumerate(itertools.islice(frames, count), start=1):
+        for kind, pixels in (("sharp", frame), ("blur", cv2.blur(frame, (9, 1)))):
+            path = root / "train" / "seq" / kind / f"{made:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_png(pixels, 1))
+    if made <= CLIP:
+        raise SystemExit(f"{source}: has {made} frames of at least {WIDTH}x{HEIGHT}; {CLIP + 1} are needed")
+
+
+def common_road(stores: PairedStores) -> Read:
+    """Decode the whole frame, make floats of it, crop."""
+
+    def read(role: str, key: str, window: Window) -> Any:
+        store = getattr(stores, role)
+        assert isinstance(store, LmdbStore)
+        with store.value(key) as data:
+            encoded = np.frombuffer(data, np.uint8).copy()
+        y, x, h, w = window
+        return (cv2.imdecode(encoded, cv2.IMREAD_COLOR).astype(np.float32) / 255.0)[y : y + h, x : x + w]
+
+    return read
+
+
+def time_reads(roads: dict[str, Read], keys: list[str], crop: int, clip: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds for one sample of `clip` frame pairs, by road, in `rounds` turns."""
+    rng = np.random.default_rng(1)
+    found: dict[str, list[float]] = {name: [] for name in roads}
+    for turn in range(-1, rounds):  # the first one warms caches up
+        window = (int(rng.integers(HEIGHT - crop + 1)), int(rng.integers(WIDTH - crop + 1)), crop, crop)
+        first = int(rng.integers(len(keys) - clip + 1))
+        for name, read in roads.items():
+            started = time.perf_counter()
+            for key in keys[first : first + clip]:
+                for role in ("lq", "gt"):
+                    read(role, key, window)
+            if turn >= 0:
+                found[name].append(time.perf_counter() - started)
+    return found
+
+
+class Loading:
+    """A loader whose throughput is measured in blocks."""
+
+    def __init__(self, arguments: argparse.Namespace, place: dict[str, Any], clip: int, workers: int) -> None:
+        self.batch = arguments.batch if clip == 1 else max(arguments.batch // 4, 1)
+        options = DatasetOptions(
+            **{"type": "VideoDataset", "split": "train", "layout": "paired", **place},
+            sampling="n_n", num_frame=clip, gt_size=arguments.crop, batch_size_per_gpu=self.batch,
+            num_worker_per_gpu=workers, dataset_enlarge_ratio=10**4,
+            augment={"hflip": 0.5, "vflip": 0.5, "transpose": 0.5},
+        )  # fmt: skip
+        self.loader = iter(build_loader(build_dataset(options.mapping(), seed=0), options, 0, total_iter=10**8))
+        self.ready = 2 * workers + 1  # batches that wait while others are measured
+        self.count = 1
+        for _ in range(self.ready + 2):
+            next(self.loader)
+
+    def seconds(self, least: float) -> float:
+        """Seconds for a sample, measured for at least so long."""
+        for _ in range(self.ready):
+            next(self.loader)
+        while True:
+            started = time.perf_counter()
+            for _ in range(self.count):
+                next(self.loader)
+            took = time.perf_counter() - started
+            if took >= least / 2:
+                return took / self.count / self.batch
+            self.count *= 2
+
+
+def time_loaders(
+    arguments: argparse.Namespace,
+    places: dict[str, dict[str, Any]],
+    clip: int,
+    workers: int,
+    common: Callable[[], float],
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds for a sample by loader, and of the common road, in turns."""
+    with contextlib.ExitStack() as stack:
+        loaders = {name: Loading(arguments, place, clip, workers) for name, place in places.items()}
+        if workers:
+            with mock.patch("deblurkit.data.loader._batch_memory", return_value=None):
+                loaders["raw, sent torch's way"] = Loading(arguments, places["raw"], clip, workers)
+        for loading in loaders.values():
+            stack.callback(loading.loader.close)
+        found: dict[str, list[float]] = {name: [] for name in loaders}
+        yardstick = []
+        for _ in range(arguments.blocks):
+            yardstick.append(common())
+            for name, loading in loaders.items():
+                found[name].append(loading.seconds(arguments.seconds))
+        loaders.clear()
+    return found, yardstick
+
+
+def ratio(over: list[float], under: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def bench_reading(
+    arguments: argparse.Namespace, roads: dict[str, Read], sizes: dict[str, int], keys: list[str]
+) -> None:
+    single = time_reads(roads, keys, arguments.crop, 1, arguments.rounds)
+    clips = time_reads(roads, keys, arguments.crop, CLIP, max(arguments.rounds // CLIP, 3))
+    print(row("where from", "MB a pair", "pair, ms", "pairs/s", "times the common road", f"{CLIP} pairs, ms", "times"))
+    print("|---|---|---|---|---|---|---|")
+    for name in roads:
+        pair, clip = statistics.median(single[name]), statistics.median(clips[name])
+        print(
+            row(
+                name, f"{sizes[name] / len(keys) / 1e6:.2f}", f"{1000 * pair:.2f}", f"{1 / pair:.0f}",
+                f"{ratio(single['common road'], single[name]):.1f}", f"{1000 * clip:.1f}",
+                f"{ratio(clips['common road'], clips[name]):.1f}",
+            )
+        )  # fmt: skip
+
+
+def bench_loading(
+    arguments: argparse.Namespace, places: dict[str, dict[str, Any]], common: Read, keys: list[str]
+) -> None:
+    print(row("loader", "workers", "frames", "ms a sample", "samples/s", "samples/s and core", "times the common road"))
+    print("|---|---|---|---|---|---|---|")
+    for clip, workers in itertools.product((1, CLIP), (0, arguments.workers)):
+
+        def road(clip: int = clip) -> float:
+            return statistics.median(time_reads({"": common}, keys, arguments.crop, clip, 5 if clip == 1 else 1)[""])
+
+        found, yardstick = time_loaders(arguments, places, clip, workers, road)
+        for name, seconds in found.items():
+            middle = statistics.median(seconds)
+            print(
+                row(
+                    name, workers, clip, f"{1000 * middle:.2f}", f"{1 / middle:.0f}",
+                    f"{1 / middle / max(workers, 1):.0f}", f"{ratio(yardstick, seconds):.1f}",
+                )
+            )  # fmt: skip
+
+
+def bench_make(arguments: argparse.Namespace, root: Path) -> None:
+    """`lmdb make` of the same PNG files."""
+    ways: dict[str, tuple[dict[str, Any], int, bool]] = {}
+    for workers in (1, 2):
+        ways[f"png: files copied, {workers} thread(s)"] = {"codec": "png"}, workers, True
+        ways[f"png: decoded and encoded, {workers} thread(s)"] = {"codec": "png"}, workers, False
+        ways[f"tiled, {workers} thread(s)"] = {"codec": "tiled"}, workers, True
+        ways[f"raw, {workers} thread(s)"] = {"codec": "raw"}, workers, True
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    pairs = len(list((root / "train" / "seq" / "blur").iterdir()))
+    for turn in range(arguments.makes):
+        for name, (form, workers, copies) in ways.items():
+            # a picture that is no PNG is decoded and encoded
+            foreign = contextlib.nullcontext() if copies else mock.patch.object(lmdb_make, "png_header", lambda _: None)
+            with foreign, tempfile.TemporaryDirectory(dir=root.parent) as folder, quiet():
+                started = time.perf_counter()
+                make_lmdb(root, ["train"], "paired", workers=workers, output=f"{folder}/{turn}.lmdb", **form)
+                found[name].append(time.perf_counter() - started)
+    encoded = "png: decoded and encoded, 1 thread(s)"
+    print(row("`lmdb make`", "ms a pair", "times decoding and encoding on one core", "times itself on one core"))
+    print("|---|---|---|---|")
+    for name, seconds in found.items():
+        alone = found[name.replace("2 thread", "1 thread")]
+        middle = 1000 * statistics.median(seconds) / pairs
+        print(row(name, f"{middle:.1f}", f"{ratio(found[encoded], seconds):.1f}", f"{ratio(alone, seconds):.2f}"))
+
+
+def quiet() -> contextlib.AbstractContextManager[Any]:
+    return contextlib.redirect_stderr(io.StringIO())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, help="a video, or a folder with pictures in it or below it")
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8, help="pairs in a batch; a quarter of that for clips")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=60, help="turns in which single crops are read")
+    parser.add_argument("--blocks", type=int, default=5, help="turns in which loaders are measured")
+    parser.add_argument("--seconds", type=float, default=0.5, help="of a loader's turn")
+    parser.add_argument("--make", action="store_true", help="measure `lmdb make` too")
+    parser.add_argument("--makes", type=int, default=5, help="turns in which LMDBs are made")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "set"
+        make_tree(root, arguments.source, arguments.frames)
+        stores = {"PNG files": open_stores(root, "train", "paired", storage="disk")}
+        places: dict[str, dict[str, Any]] = {"PNG files": {"dataroot": str(root), "storage": "disk"}}
+        files = [path for path in root.rglob("*.png")]
+        sizes = {"PNG files": sum(path.stat().st_size for path in files)}
+        for name, form in FORMS.items():
+            made = Path(folder) / f"{name}.lmdb"
+            with quiet():
+                make_lmdb(root, ["train"], "paired", output=made, **form)
+            stores[name] = open_stores(made, "train", storage="lmdb")
+            places[name] = {"dataroot": str(made), "storage": "lmdb"}
+            sizes[name] = sum(path.stat().st_size for path in made.glob("*/data.mdb"))
+        roads = {"common road": common_road(stores["PNG LMDB"])}
+        for name, found in stores.items():
+            roads[name] = lambda role, key, window, found=found: getattr(found, role).read(key, window)
+        sizes["common road"] = sizes["PNG LMDB"]
+        sequences = stores["PNG files"].sequences.items()
+        keys = [frame_key(name, frame) for name, frames in sequences for frame in frames]
+        load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+        print(
+            f"{platform.machine()}, {os.cpu_count()} cores (load {load}), OpenCV {cv2.__version__}, torch "
+            f"{torch.__version__}; {len(keys)} pairs of {WIDTH}x{HEIGHT}, crops of {arguments.crop}, batches of "
+            f"{arguments.batch} pairs\n"
+        )
+        bench_reading(arguments, roads, sizes, keys)
+        print()
+        bench_loading(arguments, places, roads["common road"], keys)
+        if arguments.make:
+            print()
+            bench_make(arguments, root)
+
+
+if __name__ == "__main__":
+    main()
