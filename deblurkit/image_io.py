@@ -85,7 +85,11 @@ def decode_image(data: bytes | memoryview, name: str) -> Pixels:
     flags = module.IMREAD_COLOR | module.IMREAD_ANYDEPTH
     image = module.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if len(data) else None
     if image is None:
-        raise DataError(f"{name}: is not a picture that can be decoded")
+        heif = data[4:8] == b"ftyp"
+        raise DataError(
+            f"{name}: is not a picture that can be decoded"
+            + ("; this build of OpenCV has no AVIF or HEIC, convert it to PNG or JPEG" if heif else "")
+        )
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{name}: has {image.dtype} pixels; 8 and 16 bits are supported")
     return np.ascontiguousarray(image[..., ::-1])

@@ -257,9 +257,11 @@ def count_macs(net: Network, height: int, width: int) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    from deblurkit.ops.backend import in_one_piece
+
     twin = build_twin_on_meta(net)
     x = twin.example_input(height, width)
-    with torch.no_grad():
+    with torch.no_grad(), in_one_piece():
         if twin.contract.kind == "stream":
             window = x[:, : sum(twin.contract.context) + 1]
             state = twin.init_state(window)
@@ -281,10 +283,12 @@ def count_shared_macs(net: Network, height: int, width: int) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    from deblurkit.ops.backend import in_one_piece
+
     twin = build_twin_on_meta(net)
     x = twin.example_input(height, width)
     frames, store = x.shape[1], SharedStore()
-    with torch.no_grad():
+    with torch.no_grad(), in_one_piece():
         twin.run_shared(x, store.window(range(frames)))
         store.forget_before(1)
         with FlopCounterMode(display=False) as counter:

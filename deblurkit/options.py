@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from deblurkit.arguments import Problem
+from deblurkit.contract import PixelConvention
 from deblurkit.errors import OptionsError, RegistryError
 from deblurkit.yaml_source import Source, dump_yaml, read_source
 
@@ -184,18 +185,31 @@ class PathOptions(_Section):
     Attributes:
         pretrain_network_g: weights file. strict_load_g: names and sizes must all fit.
         param_key_g: which weights to take from a file that holds averaged ones (`params_ema`) too.
+        io_g: the pixels that weights of another tool take, where the file does not say: `{order: bgr, mean: [...],
+            std: [...], range: 255}`, see `contract.PixelConvention`. A network without weights is trained on them.
         resume: what `--resume` is when it is not given.
     """
 
     pretrain_network_g: str | None = None
     strict_load_g: bool = True
     param_key_g: Literal["params", "params_ema"] = "params_ema"
+    io_g: dict[str, Any] | None = None
     pretrain_network_d: str | None = None
     strict_load_d: bool = True
     param_key_d: Literal["params", "params_ema"] = "params_ema"
     resume: str = "auto"
     experiments_root: str = "experiments"
     results_root: str = "results"
+
+    @field_validator("io_g")
+    @classmethod
+    def _convention(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        PixelConvention.from_mapping(value)
+        return value
+
+    def convention(self) -> PixelConvention | None:
+        """`io_g` as an object."""
+        return None if self.io_g is None else PixelConvention.from_mapping(self.io_g)
 
 
 class TrainOptions(_Section):

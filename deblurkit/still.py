@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deblurkit.console import warn
 from deblurkit.errors import DataError
 from deblurkit.files import atomic_path
 from deblurkit.image_io import ALPHA_ENDINGS, Pixels, cv2, decode_image, encode_image
@@ -49,6 +50,8 @@ def read_still(path: Path) -> tuple[Pixels, Still]:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     transparent, grey = _may_be_transparent(data, path), _is_grey(data)
     pixels = decode_image(data, str(path))
+    if any(tag == -1 and any(data[at : at + 4]) for tag, at, _ in tiff_entries(data)):
+        warn(f"{path}: holds several pictures; the first is restored")
     if not (transparent or data[:4] in (b"II*\x00", b"MM\x00*")):
         return pixels, Still(path.name, None, grey, read_tags(data))
     stored = cv2().imdecode(np.frombuffer(data, np.uint8), cv2().IMREAD_UNCHANGED)

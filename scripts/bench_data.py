@@ -1,11 +1,12 @@
 """How fast samples come: from PNG files and from each kind of LMDB, with and without worker processes.
 
     python scripts/bench_data.py                            # its own 1280x720 frames
-    python scripts/bench_data.py --source clip.mp4 --make   # frames of a video or of a folder of pictures; `lmdb make` too
+    python scripts/bench_data.py --source photos --make     # frames of a video or a folder of pictures; `lmdb make` too
 
 The yardstick is the common road: both frames of a pair are decoded whole from an LMDB of PNGs, converted to float32 and
-then cropped. All roads take turns with the same crops, so that whatever else the machine does meets all of them. Figures
-are medians, ratios are medians of the ratios within a turn. Prints Markdown tables.
+then cropped. All roads take turns with the same crops, so that whatever else the machine does meets all of them.
+"core ms" is what the processes used of a core's time, which does not count what other programs used. Figures are
+medians, ratios are medians of the ratios within a turn. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import argparse
 import contextlib
 import io
 import itertools
+import multiprocessing
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import cv2
@@ -118,20 +120,50 @@ def common_road(stores: PairedStores) -> Read:
     return read
 
 
-def time_reads(roads: dict[str, Read], keys: list[str], crop: int, clip: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds for one sample of `clip` frame pairs, by road, in `rounds` turns."""
+class Cost(NamedTuple):
+    """Seconds on the clock, and of a core."""
+
+    wall: float
+    core: float
+
+
+class Meter:
+    """What a block costs, worker processes included."""
+
+    def __init__(self, workers: Sequence[int] = ()) -> None:
+        self.workers = [Path(f"/proc/{pid}/stat") for pid in workers if Path("/proc/self/stat").exists()]
+        self.started = self.now()
+
+    def now(self) -> Cost:
+        ticks = 0
+        for path in self.workers:
+            ticks += sum(map(int, path.read_text().rsplit(")", 1)[1].split()[11:13]))  # user and system time
+        used = ticks / os.sysconf("SC_CLK_TCK") if self.workers else 0.0
+        return Cost(time.perf_counter(), time.process_time() + used)
+
+    def cost(self, samples: int = 1) -> Cost:
+        """Of one sample since the beginning."""
+        now = self.now()
+        return Cost(*((a - b) / samples for a, b in zip(now, self.started, strict=True)))
+
+
+Costs = dict[str, list[Cost]]
+
+
+def time_reads(roads: dict[str, Read], keys: list[str], crop: int, clip: int, rounds: int) -> Costs:
+    """What one sample of `clip` frame pairs costs, by road, in `rounds` turns."""
     rng = np.random.default_rng(1)
-    found: dict[str, list[float]] = {name: [] for name in roads}
+    found: Costs = {name: [] for name in roads}
     for turn in range(-1, rounds):  # the first one warms caches up
         window = (int(rng.integers(HEIGHT - crop + 1)), int(rng.integers(WIDTH - crop + 1)), crop, crop)
         first = int(rng.integers(len(keys) - clip + 1))
         for name, read in roads.items():
-            started = time.perf_counter()
+            meter = Meter()
             for key in keys[first : first + clip]:
                 for role in ("lq", "gt"):
                     read(role, key, window)
             if turn >= 0:
-                found[name].append(time.perf_counter() - started)
+                found[name].append(meter.cost())
     return found
 
 
@@ -146,34 +178,31 @@ class Loading:
             num_worker_per_gpu=workers, dataset_enlarge_ratio=10**4,
             augment={"hflip": 0.5, "vflip": 0.5, "transpose": 0.5},
         )  # fmt: skip
+        others = set(multiprocessing.active_children())
         self.loader = iter(build_loader(build_dataset(options.mapping(), seed=0), options, 0, total_iter=10**8))
+        self.workers = [int(child.pid or 0) for child in set(multiprocessing.active_children()) - others]
         self.ready = 2 * workers + 1  # batches that wait while others are measured
         self.count = 1
         for _ in range(self.ready + 2):
             next(self.loader)
 
-    def seconds(self, least: float) -> float:
-        """Seconds for a sample, measured for at least so long."""
+    def cost(self, least: float) -> Cost:
+        """Of a sample, measured for about so many seconds."""
         for _ in range(self.ready):
             next(self.loader)
         while True:
-            started = time.perf_counter()
+            meter = Meter(self.workers)
             for _ in range(self.count):
                 next(self.loader)
-            took = time.perf_counter() - started
-            if took >= least / 2:
-                return took / self.count / self.batch
+            cost = meter.cost(self.count * self.batch)
+            if cost.wall * self.count * self.batch >= least / 2:
+                return cost
             self.count *= 2
 
 
-def time_loaders(
-    arguments: argparse.Namespace,
-    places: dict[str, dict[str, Any]],
-    clip: int,
-    workers: int,
-    common: Callable[[], float],
-) -> tuple[dict[str, list[float]], list[float]]:
-    """Seconds for a sample by loader, and of the common road, in turns."""
+def time_loaders(arguments: argparse.Namespace, places: dict[str, dict[str, Any]], clip: int, workers: int) -> Costs:
+    """What a sample costs, by loader, in turns; "common" is the common road without a loader."""
+    roads = {"": arguments.common}
     with contextlib.ExitStack() as stack:
         loaders = {name: Loading(arguments, place, clip, workers) for name, place in places.items()}
         if workers:
@@ -181,88 +210,92 @@ def time_loaders(
                 loaders["raw, sent torch's way"] = Loading(arguments, places["raw"], clip, workers)
         for loading in loaders.values():
             stack.callback(loading.loader.close)
-        found: dict[str, list[float]] = {name: [] for name in loaders}
-        yardstick = []
+        found: Costs = {name: [] for name in ("common", *loaders)}
         for _ in range(arguments.blocks):
-            yardstick.append(common())
+            found["common"] += time_reads(roads, arguments.keys, arguments.crop, clip, 1)[""]
             for name, loading in loaders.items():
-                found[name].append(loading.seconds(arguments.seconds))
+                found[name].append(loading.cost(arguments.seconds))
         loaders.clear()
-    return found, yardstick
+    return found
 
 
-def ratio(over: list[float], under: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+def middle(costs: list[Cost]) -> Cost:
+    return Cost(*map(statistics.median, zip(*costs, strict=True)))
+
+
+def times(over: list[Cost], under: list[Cost]) -> Cost:
+    """How many times as much one costs as the other."""
+    return middle([Cost(a.wall / b.wall, a.core / b.core) for a, b in zip(over, under, strict=True)])
 
 
 def row(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def bench_reading(
-    arguments: argparse.Namespace, roads: dict[str, Read], sizes: dict[str, int], keys: list[str]
-) -> None:
+def bench_reading(arguments: argparse.Namespace, roads: dict[str, Read], sizes: dict[str, int]) -> None:
+    keys = arguments.keys
     single = time_reads(roads, keys, arguments.crop, 1, arguments.rounds)
     clips = time_reads(roads, keys, arguments.crop, CLIP, max(arguments.rounds // CLIP, 3))
-    print(row("where from", "MB a pair", "pair, ms", "pairs/s", "times the common road", f"{CLIP} pairs, ms", "times"))
+    print(
+        row("where from", "MB a pair", "pair, core ms", "pairs/s and core", "times", f"{CLIP} pairs, core ms", "times")
+    )
     print("|---|---|---|---|---|---|---|")
     for name in roads:
-        pair, clip = statistics.median(single[name]), statistics.median(clips[name])
+        pair, clip = middle(single[name]).core, middle(clips[name]).core
         print(
             row(
                 name, f"{sizes[name] / len(keys) / 1e6:.2f}", f"{1000 * pair:.2f}", f"{1 / pair:.0f}",
-                f"{ratio(single['common road'], single[name]):.1f}", f"{1000 * clip:.1f}",
-                f"{ratio(clips['common road'], clips[name]):.1f}",
+                f"{times(single['common road'], single[name]).core:.1f}", f"{1000 * clip:.1f}",
+                f"{times(clips['common road'], clips[name]).core:.1f}",
             )
         )  # fmt: skip
 
 
-def bench_loading(
-    arguments: argparse.Namespace, places: dict[str, dict[str, Any]], common: Read, keys: list[str]
-) -> None:
-    print(row("loader", "workers", "frames", "ms a sample", "samples/s", "samples/s and core", "times the common road"))
-    print("|---|---|---|---|---|---|---|")
+def bench_loading(arguments: argparse.Namespace, places: dict[str, dict[str, Any]]) -> None:
+    heads = "ms a sample", "samples/s", "times", "core ms a sample", "samples/s and core", "times"
+    print(row("loader", "workers", "pairs", *heads))
+    print("|---|---|---|---|---|---|---|---|---|")
     for clip, workers in itertools.product((1, CLIP), (0, arguments.workers)):
-
-        def road(clip: int = clip) -> float:
-            return statistics.median(time_reads({"": common}, keys, arguments.crop, clip, 5 if clip == 1 else 1)[""])
-
-        found, yardstick = time_loaders(arguments, places, clip, workers, road)
-        for name, seconds in found.items():
-            middle = statistics.median(seconds)
-            print(
-                row(
-                    name, workers, clip, f"{1000 * middle:.2f}", f"{1 / middle:.0f}",
-                    f"{1 / middle / max(workers, 1):.0f}", f"{ratio(yardstick, seconds):.1f}",
-                )
-            )  # fmt: skip
+        found = time_loaders(arguments, places, clip, workers)
+        for name in found:
+            if name != "common":
+                cost, factor = middle(found[name]), times(found["common"], found[name])
+                cells: list[object] = [name, workers, clip]
+                for seconds, more in zip(cost, factor, strict=True):
+                    cells += [f"{1000 * seconds:.2f}", f"{1 / seconds:.1f}", f"{more:.1f}"]
+                print(row(*cells))
 
 
 def bench_make(arguments: argparse.Namespace, root: Path) -> None:
     """`lmdb make` of the same PNG files."""
     ways: dict[str, tuple[dict[str, Any], int, bool]] = {}
-    for workers in (1, 2):
+    for workers in (1, arguments.workers):
         ways[f"png: files copied, {workers} thread(s)"] = {"codec": "png"}, workers, True
         ways[f"png: decoded and encoded, {workers} thread(s)"] = {"codec": "png"}, workers, False
         ways[f"tiled, {workers} thread(s)"] = {"codec": "tiled"}, workers, True
         ways[f"raw, {workers} thread(s)"] = {"codec": "raw"}, workers, True
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: Costs = {name: [] for name in ways}
     pairs = len(list((root / "train" / "seq" / "blur").iterdir()))
     for turn in range(arguments.makes):
         for name, (form, workers, copies) in ways.items():
             # a picture that is no PNG is decoded and encoded
-            foreign = contextlib.nullcontext() if copies else mock.patch.object(lmdb_make, "png_header", lambda _: None)
+            foreign = (
+                contextlib.nullcontext() if copies else mock.patch.object(lmdb_make, "png_header", return_value=None)
+            )
             with foreign, tempfile.TemporaryDirectory(dir=root.parent) as folder, quiet():
-                started = time.perf_counter()
+                meter = Meter()
                 make_lmdb(root, ["train"], "paired", workers=workers, output=f"{folder}/{turn}.lmdb", **form)
-                found[name].append(time.perf_counter() - started)
+                found[name].append(meter.cost(pairs))
     encoded = "png: decoded and encoded, 1 thread(s)"
-    print(row("`lmdb make`", "ms a pair", "times decoding and encoding on one core", "times itself on one core"))
-    print("|---|---|---|---|")
-    for name, seconds in found.items():
-        alone = found[name.replace("2 thread", "1 thread")]
-        middle = 1000 * statistics.median(seconds) / pairs
-        print(row(name, f"{middle:.1f}", f"{ratio(found[encoded], seconds):.1f}", f"{ratio(alone, seconds):.2f}"))
+    print(
+        row("`lmdb make`", "ms a pair", "core ms a pair", "times decoding and encoding on one core", "times one thread")
+    )
+    print("|---|---|---|---|---|")
+    for name, costs in found.items():
+        alone = found[name.replace(f"{arguments.workers} thread", "1 thread")]
+        cost = middle(costs)
+        factor, threads = times(found[encoded], costs).wall, times(alone, costs).wall
+        print(row(name, f"{1000 * cost.wall:.1f}", f"{1000 * cost.core:.1f}", f"{factor:.1f}", f"{threads:.2f}"))
 
 
 def quiet() -> contextlib.AbstractContextManager[Any]:
@@ -289,8 +322,7 @@ def main() -> None:
         make_tree(root, arguments.source, arguments.frames)
         stores = {"PNG files": open_stores(root, "train", "paired", storage="disk")}
         places: dict[str, dict[str, Any]] = {"PNG files": {"dataroot": str(root), "storage": "disk"}}
-        files = [path for path in root.rglob("*.png")]
-        sizes = {"PNG files": sum(path.stat().st_size for path in files)}
+        sizes = {"PNG files": sum(path.stat().st_size for path in root.rglob("*.png"))}
         for name, form in FORMS.items():
             made = Path(folder) / f"{name}.lmdb"
             with quiet():
@@ -303,16 +335,16 @@ def main() -> None:
             roads[name] = lambda role, key, window, found=found: getattr(found, role).read(key, window)
         sizes["common road"] = sizes["PNG LMDB"]
         sequences = stores["PNG files"].sequences.items()
-        keys = [frame_key(name, frame) for name, frames in sequences for frame in frames]
+        arguments.common = roads["common road"]
+        arguments.keys = [frame_key(name, frame) for name, frames in sequences for frame in frames]
         load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-        print(
-            f"{platform.machine()}, {os.cpu_count()} cores (load {load}), OpenCV {cv2.__version__}, torch "
-            f"{torch.__version__}; {len(keys)} pairs of {WIDTH}x{HEIGHT}, crops of {arguments.crop}, batches of "
-            f"{arguments.batch} pairs\n"
-        )
-        bench_reading(arguments, roads, sizes, keys)
+        versions = f"OpenCV {cv2.__version__}, torch {torch.__version__}"
+        print(f"{platform.machine()}, {os.cpu_count()} cores (load {load}), {versions}")
+        size = f"{WIDTH}x{HEIGHT}, crops of {arguments.crop}"
+        print(f"{len(arguments.keys)} pairs of {size}, batches of {arguments.batch}\n")
+        bench_reading(arguments, roads, sizes)
         print()
-        bench_loading(arguments, places, roads["common road"], keys)
+        bench_loading(arguments, places)
         if arguments.make:
             print()
             bench_make(arguments, root)

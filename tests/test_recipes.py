@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ PLACES = {
     "dvd": ("{split}/video/input", "{split}/video/GT"),
     "gopro": ("{split}/GOPR0001_11_00/{lq}", "{split}/GOPR0001_11_00/sharp"),
     "paired": ("{split}/room/{lq}", "{split}/room/sharp"),
-    "reds": ("{split}/{split}_{lq}/000", "{split}/{split}_sharp/000"),
+    "photos": ("one", "other"),  # all of them are photos
+    "reds": ("{split}/{split}_{lq}/{clip}", "{split}/{split}_sharp/{clip}"),
 }
 
 
@@ -52,10 +53,18 @@ def read(name: str) -> Options:
 def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tree in the form of each layout, with all that recipes name, large enough for each of the networks."""
     roots = {layout: tmp_path_factory.mktemp(layout) for layout in PLACES}
-    entries = [entry.arguments for name in FILES for entry in read(name).datasets.values()]
+    entries = [
+        entry.arguments for name in FILES for entry in read(name).datasets.values() if "layout" in entry.arguments
+    ]
+    entries = [entry for entry in entries if "layout" in entry]
     for layout, split, lq in {(entry["layout"], entry["split"], entry.get("lq", "blur")) for entry in entries}:
-        blurred, sharp = (roots[layout] / place.format(split=split, lq=lq) for place in PLACES[layout])
-        write_pairs(blurred, sharp, [f"{i:08d}.png" for i in range(FRAMES)], size=(128, 136))
+        scale = 4 if lq.endswith("bicubic") else 1
+        lq = f"{lq}/X4" if scale > 1 else lq
+        folders = ["train", "val"] if split.endswith("reds4") else [split]
+        # of the clips 000 and 001 of train, the first is in the split reds4
+        for folder, clip in product(folders, ("000", "001") if layout == "reds" else ("",)):
+            blurred, sharp = (roots[layout] / p.format(split=folder, lq=lq, clip=clip) for p in PLACES[layout])
+            write_pairs(blurred, sharp, [f"{i:08d}.png" for i in range(FRAMES)], size=(128, 136), scale=scale)
     return roots
 
 
@@ -99,6 +108,8 @@ def smaller(name: str, trees: Mapping[str, Path], vgg: Path, out: Path) -> list[
         changes |= {f"datasets.{key}.{part}": value for part, value in smaller_data(entry, network, trees).items()}
     if options.train is not None:
         changes |= {"train.total_iter": 3, "train.total_epoch": None}
+        if options.train.contrastive is not None:
+            changes["train.contrastive.encoder_only"] = 1
         if options.network_d is not None and "num_feat" in options.network_d.arguments:
             changes["network_d.num_feat"] = 8
         for key, loss in options.train.losses.items():
@@ -115,7 +126,13 @@ def smaller_data(entry: DatasetOptions, network: Mapping[str, Any], trees: Mappi
     assert isinstance(net, Network)
     side = net.contract.padded_size(32, 32)[0] * net.contract.scale
     arguments = entry.arguments
-    changes: dict[str, Any] = {"dataroot": str(trees[arguments["layout"]]), "num_worker_per_gpu": 0}
+    changes: dict[str, Any] = {"num_worker_per_gpu": 0}
+    if "roots" in arguments:  # of several kinds of degradation
+        frames = trees["gopro"] / "train" / "GOPR0001_11_00"
+        sides = {"lq": str(frames / "blur"), "gt": str(frames / "sharp")}
+        changes["roots"] = {kind: sides["gt"] if kind == "denoise" else sides for kind in arguments["roots"]}
+    else:
+        changes["dataroot"] = str(trees[arguments["layout"]])
     if net.contract.kind in ("clip", "stream"):
         changes["num_frame"] = sum(net.contract.context) + 2
     if arguments.get("anchors"):
@@ -144,7 +161,15 @@ def test_is_valid_and_says_where_it_comes_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", TESTS)
 def test_there_is_a_recipe_for_what_is_tested(name: str) -> None:
-    assert read(name).network_g in [read(other).network_g for other in TRAININGS if read(other).name == read(name).name]
+    trained = [weights_of(read(other)) for other in TRAININGS if read(other).name == read(name).name]
+    assert weights_of(read(name)) in trained
+
+
+def weights_of(options: Options) -> tuple[str, dict[str, torch.Size]]:
+    """The network and the sizes of its weights: a test may differ in what is not trained."""
+    assert options.network_g is not None
+    net = build_weightless(options.network_g.type, options.network_g.arguments)
+    return options.network_g.type, {key: value.shape for key, value in net.state_dict().items()}
 
 
 @pytest.mark.parametrize("name", TRAININGS)

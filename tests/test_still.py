@@ -161,3 +161,25 @@ def test_animated_webp_is_refused_and_not_cut_to_one_frame(tmp_path: Path) -> No
     body = b"WEBP" + extended + still[12:]
     with pytest.raises(DataError, match="animated WebP is not supported"):
         read_still(_saved(tmp_path / "a.webp", b"RIFF" + struct.pack("<I", len(body)) + body))
+
+
+def test_a_tiff_of_several_pages_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = [noise(3), noise(3)]
+    cv2.imwritemulti(str(tmp_path / "a.tif"), pages)
+    pixels, _ = read_still(tmp_path / "a.tif")
+    np.testing.assert_array_equal(pixels, pages[0][..., ::-1])
+    assert "a.tif: holds several pictures; the first is restored" in capsys.readouterr().err
+    cv2.imwrite(str(tmp_path / "b.tif"), pages[0])
+    read_still(tmp_path / "b.tif")
+    assert capsys.readouterr().err == ""
+
+
+def test_pictures_of_telephones_are_not_taken_for_videos(tmp_path: Path) -> None:
+    from deblurkit.video.frames import PictureSource, open_source
+
+    for brand in (b"heic", b"avif", b"mif1"):
+        data = struct.pack(">I", 24) + b"ftyp" + brand + bytes(4) + brand + b"miaf" + b"nothing"
+        source = open_source(_saved(tmp_path / "a.heic", data))
+        assert isinstance(source, PictureSource)
+        with pytest.raises(DataError, match="no AVIF or HEIC, convert it to PNG or JPEG"):
+            next(source.stamped())

@@ -58,6 +58,7 @@ from deblurkit.cli import test  # noqa: E402, F401
 from deblurkit.cli import infer  # noqa: E402, F401
 from deblurkit.cli import synth  # noqa: E402, F401
 from deblurkit.cli import lmdb  # noqa: E402, F401
+from deblurkit.cli import convert  # noqa: E402, F401
 from deblurkit.cli import convert_config  # noqa: E402, F401
 from deblurkit.cli import doctor  # noqa: E402, F401
 from deblurkit.cli import listing  # noqa: E402, F401

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -36,7 +35,10 @@ def infer(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", help="Weights: a .pth or .safetensors file.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="Weights: a .pth or .safetensors file, or the name of weights that come along."),
+    ] = None,
     tile: Annotated[
         str,
         typer.Option(
@@ -54,6 +56,57 @@ def infer(
             rich_help_panel=SPEED,
         ),
     ] = "auto",
+    shots: Annotated[
+        bool,
+        typer.Option(
+            "--shots/--no-shots",
+            help="Whether networks that look at several frames begin anew where a new shot begins.",
+            rich_help_panel=SPEED,
+        ),
+    ] = True,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Networks that look at whole clips (BasicVSR) see whole shots instead of segments of 32 frames; needs "
+            "room on the disk.",
+            rich_help_panel=SPEED,
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Work in parts of 200 frames; if it is interrupted, the same command goes on. Results that are there "
+            "are left alone.",
+            rich_help_panel=SPEED,
+        ),
+    ] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", help="Number of GPUs that share the work, one process each.", rich_help_panel=SPEED),
+    ] = None,
+    procs: Annotated[
+        int | None,
+        typer.Option("--procs", help="Number of processes on the CPU that share the work.", rich_help_panel=SPEED),
+    ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Try channels-last, torch.compile and, on a GPU, CUDA graphs on the first frame, and keep what is "
+            "fastest; takes minutes.",
+            rich_help_panel=SPEED,
+        ),
+    ] = False,
+    benchmark: Annotated[
+        bool,
+        typer.Option(
+            "--benchmark",
+            help="Show how long decoding, restoring and encoding take, each by itself.",
+            rich_help_panel=SPEED,
+        ),
+    ] = False,
     codec: Annotated[
         str | None,
         typer.Option(
@@ -113,18 +166,26 @@ def infer(
     if tile != "auto" and not tile.isdecimal():
         raise OptionsError(f"--tile {tile}: use auto, 0 or a number of pixels")
 
-    from deblurkit.engine.checkpoint import load_network
-    from deblurkit.engine.infer import Comparison, Encoding
+    from deblurkit.engine import launch
+    from deblurkit.engine.infer import Comparison, Encoding, Work
     from deblurkit.engine.infer import infer as run
     from deblurkit.engine.restore import Restorer
     from deblurkit.registry import load_plugins
 
+    encoding = Encoding(codec, crf, lossless, _rate(fps))
+    if (gpus is not None or procs is not None) and not launch.inside_launcher():
+        count = launch.number_of_processes(1, gpus, procs, device)
+        if count > 1:
+            raise typer.Exit(launch.start_processes(count, sys.argv[1:]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
     load_plugins(plugins)
-    net = load_network(weights)
-    restorer = Restorer(net, device, precision, "auto" if tile == "auto" else int(tile))
-    encoding = Encoding(codec, crf, lossless, _rate(fps))
-    run(restorer, inputs, output, encoding, overwrite, Comparison(side_by_side, compare_slider))
+    with launch.process_group("cpu" if procs is not None or gpus == 0 else device) as place:
+        side: int | Literal["auto"] = "auto" if tile == "auto" else int(tile)
+        restorer = Restorer.from_weights(
+            weights, place.device, precision, side, shots=shots, exact=exact, tune=compile_
+        )
+        work = Work(resume, place, benchmark)
+        run(restorer, inputs, output, encoding, overwrite, Comparison(side_by_side, compare_slider), work)
 
 
 def _rate(fps: str) -> Fraction:

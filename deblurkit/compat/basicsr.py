@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from deblurkit.compat.dialect import PICTURES, DatasetKind, Dialect
 
-_CENTRE = {"sampling": "n_c"}
-_CLIP = {"sampling": "n_n"}
+_CENTRE = {"split": "all", "sampling": "n_c"}
+_CLIP = {"split": "all", "sampling": "n_n"}
 #: A whole clip in one go, with all of its frames restored.
-_WHOLE = {"sampling": "n_n", "num_frame": 1, "chunk": "whole"}
-_MIDDLE = {"sampling": "n_c", "anchors": "middle"}
+_WHOLE = {"split": "all", "sampling": "n_n", "num_frame": 1, "chunk": "whole"}
+_MIDDLE = {"split": "all", "sampling": "n_c", "anchors": "middle"}
 
 SCHEDULERS = {
     "MultiStepLR": "MultiStepRestartLR",
@@ -26,12 +26,17 @@ BASICSR = Dialect(
         "VideoRecurrentModel": "RestorationModel",
         "SRGANModel": "GANModel",
         "ESRGANModel": "GANModel",
+        "RealESRNetModel": "RestorationModel",
+        "RealESRGANModel": "GANModel",
         "VideoGANModel": "GANModel",
         "VideoRecurrentGANModel": "GANModel",
     },
     datasets={
         "PairedImageDataset": PICTURES,
         "SingleImageDataset": PICTURES,
+        "RealESRGANDataset": DatasetKind(
+            {"split": "all", "sampling": "n_n", "num_frame": 1}, native="DegradedVideoDataset"
+        ),
         "REDSDataset": DatasetKind(_CENTRE, {"num_frame": "num_frame", "interval_list": "interval_list"}),
         "REDSRecurrentDataset": DatasetKind(_CLIP, {"num_frame": "num_frame", "interval_list": "interval_list"}),
         "Vimeo90KDataset": DatasetKind(_MIDDLE, {"num_frame": "num_frame"}),

@@ -7,6 +7,7 @@ from typing import Any
 
 from deblurkit.compat.dialect import Dialect
 from deblurkit.compat.family_data import translate_dataset
+from deblurkit.compat.realesrgan import MODELS, top_level
 from deblurkit.compat.sections import Section, Translation, whole_number
 from deblurkit.metrics import PROTOCOLS
 
@@ -50,16 +51,27 @@ def translate_family(translation: Translation, dialect: Dialect) -> None:
         for key in datasets.values:
             entry = datasets.section(key)
             if entry:
-                translate_dataset(entry, dialect, root.get("scale", 1))
+                translate_dataset(entry, dialect, root)
     if datasets and "train" not in datasets:
         root.ignore("train", "find_unused_parameters", why="for training")
     train = root.section("train") if datasets and "train" in datasets else None
     if train:
         root.move("find_unused_parameters", "train", "find_unused_parameters")
         _train(train, dialect, root.get("model_type"))
+    if root.get("model_type") in MODELS:
+        _targets(root, top_level(root, root.get("model_type")))
     _val(root, dialect)
     _logger(root)
     root.close()
+
+
+def _targets(root: Section, targets: Mapping[str, str]) -> None:
+    """Which entry of a sample each loss is compared with (Real-ESRGAN)."""
+    train = root.translation.target.values.get("train", {})
+    for name, target in targets.items():
+        mapping = train.get("gan") if name == "gan" else train.get("losses", {}).get(name)
+        if mapping is not None:
+            mapping["target"] = target
 
 
 def _path(root: Section, dialect: Dialect) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DatasetKind:
-    """What a foreign data set class is here: arguments of `VideoDataset`.
+    """What a foreign data set class is here.
 
     Attributes:
-        fixed: arguments that the class implies. moved: foreign key to argument.
+        fixed: arguments that the class implies. moved: foreign key to argument. native: the data set that it is.
     """
 
     fixed: Mapping[str, Any]
     moved: Mapping[str, str] = field(default_factory=dict)
+    native: str = "VideoDataset"
 
 
 @dataclass(frozen=True)
@@ -55,4 +56,4 @@ class Dialect:
     enlarged_sampler: bool = True
 
 
-PICTURES = DatasetKind({"sampling": "n_c", "num_frame": 1})
+PICTURES = DatasetKind({"split": "all", "sampling": "n_c", "num_frame": 1})

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from deblurkit.compat.dialect import PICTURES, Dialect
+from deblurkit.compat.realesrgan import degraded_pictures
 from deblurkit.compat.sections import Section
 
 #: What `val_partition` leaves out of training.
@@ -14,22 +13,27 @@ _PARTITIONS = {
 }
 
 
-def translate_dataset(entry: Section, dialect: Dialect, scale: Any) -> None:
-    """Put the native form of one entry of `datasets` where it belongs."""
+def translate_dataset(entry: Section, dialect: Dialect, root: Section) -> None:
+    """Put the native form of one entry of `datasets` where it belongs; `root` is the whole file."""
+    scale = root.get("scale", 1)
     key = entry.path[-1]
     to = ("datasets", key)
     name = entry.get("type")
-    if entry.alias(dict.fromkeys(dialect.datasets, "VideoDataset"), *to, kind="data set") is None:
+    if entry.alias({foreign: kind.native for foreign, kind in dialect.datasets.items()}, *to, kind="data set") is None:
         return
     kind = dialect.datasets[name]
-    _roots(entry, to)
-    entry.set("all", "type", *to, "split")
+    if kind.native == "DegradedVideoDataset":
+        degraded_pictures(entry, root, to)
+    else:
+        roots = {"DualPixelDataset": _dual_pixel, "GaussianNoiseDataset": _gaussian_noise}.get(kind.native, _roots)
+        roots(entry, to)
     for argument, value in kind.fixed.items():
         entry.set(value, "type", *to, argument)
     for foreign, argument in kind.moved.items():
         entry.move(foreign, *to, argument)
-    if scale != 1:
+    if scale != 1 or kind.native == "DegradedVideoDataset":
         entry.set(scale, "type", *to, "scale")
+    _backend(entry)
     for known in ("scale", "phase", *(() if kind is PICTURES else ("num_frame", "padding"))):
         entry.get(known)
     if key == "train":
@@ -68,6 +72,44 @@ def _roots(entry: Section, to: tuple[str, ...]) -> None:
             which = "only" if entry.get("test_mode") else "without"
             entry.set(names, "val_partition", *roots, which)
     entry.get("test_mode")
+
+
+def _dual_pixel(entry: Section, to: tuple[str, ...]) -> None:
+    """Restormer's two views and their sharp pictures."""
+    for foreign, own in (("lqL", "left"), ("lqR", "right"), ("gt", "gt")):
+        key = f"dataroot_{foreign}"
+        entry.move(key, *to, "dataroot", own)
+        if not entry.get(key):
+            entry.translation.problem(entry.at(key), "missing: it is required")
+    entry.ignore("filename_tmpl", why="a picture has one name in all three folders")
+
+
+def _gaussian_noise(entry: Section, to: tuple[str, ...]) -> None:
+    """Restormer's clean pictures, and the noise that is put on them."""
+    entry.move("dataroot_gt", *to, "dataroot")
+    if not entry.get("dataroot_gt"):
+        entry.translation.problem(entry.at("dataroot_gt"), "missing: it is required")
+    entry.move("meta_info_file", *to, "names")
+    entry.move("in_ch", *to, "channels")
+    entry.ignore("dataroot_lq", "filename_tmpl", why="the noise is made")
+    draw, values = entry.get("sigma_type"), entry.get("sigma_range")
+    if entry.path[-1] != "train":
+        draw, values = "constant", entry.get("sigma_test", values)
+    key = "sigma_range" if entry.path[-1] == "train" else "sigma_test"
+    if draw not in ("constant", "random", "choice"):
+        entry.translation.problem(entry.at("sigma_type"), f"is constant, random or choice, got {draw!r}")
+        return
+    listed = values if isinstance(values, list) else [values]
+    if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in listed):
+        entry.translation.problem(entry.at(key), f"should be a number, or a list of numbers, got {values!r}")
+        return
+    entry.set([float(one) for one in listed], key, *to, "sigma")
+    if draw == "random":
+        entry.set("range", "sigma_type", *to, "draw")
+
+
+def _backend(entry: Section) -> None:
+    """Where frames are read from is seen from the paths."""
     backend = entry.section("io_backend")
     if backend:
         if backend.get("type") not in ("disk", "lmdb"):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from deblurkit.compat.basicsr import SCHEDULERS
-from deblurkit.compat.dialect import PICTURES, Dialect
+from deblurkit.compat.dialect import PICTURES, DatasetKind, Dialect
 
 RESTORMER = Dialect(
     name="Restormer",
     models={"ImageCleanModel": "RestorationModel"},
-    datasets={"Dataset_PairedImage": PICTURES},
+    datasets={
+        "Dataset_PairedImage": PICTURES,
+        "Dataset_DefocusDeblur_DualPixel_16bit": DatasetKind({}, native="DualPixelDataset"),
+        "Dataset_GaussianDenoising": DatasetKind({}, native="GaussianNoiseDataset"),
+    },
     # its CharbonnierLoss squares eps
     losses={
         "L1Loss": "L1Loss",

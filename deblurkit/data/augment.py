@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import permutations
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from deblurkit.errors import DataError, did_you_mean
 from deblurkit.image_io import Pixels
 
 AugmentName = Literal["hflip", "vflip", "transpose", "rot90", "reverse", "rgb_shuffle", "noise"]
+NoiseLaw = Literal["uniform", "half_normal"]
 
 #: The entry of a sample that tells the prefetcher how to turn its pixels: 1 mirrored left-right, plus 2 mirrored
 #: top-bottom, plus 4 transposed after that.
@@ -79,12 +81,18 @@ class Augment:
             rgb_shuffle: the colours in a random order, one of six.
             noise: Gaussian noise on the degraded frames, other for every pixel and frame.
         noise_sigma: range of its standard deviation, in steps of 8 bits (25 means 25/255).
+        noise_law: how that is drawn: "uniform", or "half_normal": low + abs(N(0, 1)) * (high - low) (DeepDeblur).
 
     Raises:
         DataError: unknown names, or values that are no probabilities or no range.
     """
 
-    def __init__(self, probabilities: Mapping[AugmentName, float], noise_sigma: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        probabilities: Mapping[AugmentName, float],
+        noise_sigma: tuple[float, float],
+        noise_law: NoiseLaw = "uniform",
+    ) -> None:
         for name, value in probabilities.items():
             if name not in _NAMES:
                 hint = did_you_mean(name, _NAMES)
@@ -94,7 +102,7 @@ class Augment:
         if len(noise_sigma) != 2 or not 0 <= noise_sigma[0] <= noise_sigma[1]:
             raise DataError(f"noise_sigma is a range such as [0, 10], got {list(noise_sigma)}")
         self._probabilities = [probabilities.get(name, 0.0) for name in _NAMES]  # type: ignore[call-overload]
-        self._sigma = noise_sigma
+        self._sigma, self._law = noise_sigma, noise_law
 
     def draw(self, rng: np.random.Generator) -> Draws:
         """Make all choices; what `rng` gives afterwards is free for noise."""
@@ -111,6 +119,7 @@ class Augment:
         low, high = self._sigma
         top = np.iinfo(frames.dtype).max
         noise = rng.standard_normal(frames.shape, np.float32)
-        noise *= (low + draws.sigma * (high - low)) * (top / 255)
+        share = draws.sigma if self._law == "uniform" else NormalDist().inv_cdf((1 + draws.sigma) / 2)
+        noise *= (low + share * (high - low)) * (top / 255)
         noise += frames
         frames[:] = np.clip(np.rint(noise, out=noise), 0, top, out=noise)

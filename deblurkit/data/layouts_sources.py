@@ -16,7 +16,7 @@ from deblurkit.image_io import is_image, list_images, natural_key
 class PhotosLayout(Layout):
     """Single sharp pictures of any size, in a folder and the folders in it; taken where it is named only.
 
-    A picture is called by its path below ROOT, without ending.
+    A picture is called by its path below ROOT, without ending and joined by `_`.
     """
 
     name = "photos"
@@ -38,9 +38,9 @@ class PhotosLayout(Layout):
         """See `Layout.find`."""
         found: dict[str, FramePair] = {}
         for path in _pictures(root):
-            name = path.relative_to(root).with_suffix("").as_posix()
+            name = "_".join(path.relative_to(root).with_suffix("").parts)
             if name in found:
-                raise DataError(f"{path}: {found[name].lq.name} has the same name but for its ending; remove one")
+                raise DataError(f"{path}: {found[name].lq} has the same name here ({name}); rename one")
             found[name] = FramePair(name, path, None)
         return {"": list(found.values())}
 

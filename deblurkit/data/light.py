@@ -94,6 +94,10 @@ class Development:
         roots = (np.arange(self._STEPS + 1) / self._STEPS) ** 2
         self._to_pixels = np.floor(response.to_pixels(roots) * 255 + 0.5).astype(np.uint8)
 
+    def tables(self) -> tuple[Light, Pixels]:
+        """Light by pixel value; and pixel values by place, which the square root of light from 0 to 1 runs over."""
+        return self._to_light, self._to_pixels
+
     def to_light(self, pixels: Pixels) -> Light:
         """Light of uint8 pixels `(..., 3)`; of uint16 pixels that of their upper 8 bits."""
         return self._to_light[pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)]

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import lmdb
 import numpy as np
 
+from deblurkit.console import warn
 from deblurkit.data.png import png_header
 from deblurkit.data.store import FrameStore, Window, check_window, cut, frame_key
 from deblurkit.data.tiles import TileGrid, pick_tiles, read_raw, unpack_tiles
@@ -164,6 +165,7 @@ class LmdbStore(FrameStore):
         self.manifest: Manifest | None = None
         self.sequences: dict[str, tuple[str, ...]]
         self.meta_sizes: dict[str, tuple[int, int] | None] = {}
+        self._warned = False
         self._facts: dict[str, tuple[Shape, str]] = {}  # shape and dtype by key, as the manifest says
         if not (self.path / "data.mdb").is_file():
             raise DataError(f"{self.path}: is not an LMDB (it has no data.mdb)")
@@ -224,15 +226,23 @@ class LmdbStore(FrameStore):
                     raise DataError(f"{self.place(key)}: there is no such entry; make the LMDB again")
                 yield data
         except lmdb.Error as error:
-            raise DataError(f"{self.place(key)}: cannot be read: {error}") from None
+            raise DataError(f"{self.place(key)}: cannot be read: {error}; copy or make the LMDB again") from None
 
     def size(self, key: str) -> tuple[int, int]:
-        """From the manifest, or from the PNG's own header."""
+        """From the manifest, or from the PNG's own header; a warning tells if `meta_info.txt` claims another one."""
         if key in self._facts:
             return self._facts[key][0][:2]
         with self.value(key) as data:
             header = png_header(data)
-        return (header.height, header.width) if header else self.read(key).shape[:2]
+        size = (header.height, header.width) if header else self.read(key).shape[:2]
+        claimed = self.meta_sizes.get(key)
+        if claimed not in (None, size) and not self._warned:
+            self._warned = True
+            warn(
+                f"{self.place(key)}: meta_info.txt says {claimed} pixels (h, w), the picture has {size}, which is used."
+                f" `deblurkit lmdb verify {self.path}` names all such"
+            )
+        return size
 
     def read(self, key: str, window: Window | None = None) -> Pixels:
         """Copy a window out of a raw value; decode the tiles that it touches; decode a PNG and cut the window out."""

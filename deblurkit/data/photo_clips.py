@@ -12,7 +12,7 @@ import numpy as np
 from deblurkit.data.camera_shake import ShakeOptions, blur, random_kernel
 from deblurkit.data.light import Development, SensorNoise
 from deblurkit.data.photo_scene import PhotoScenes, Range, SceneOptions, log_uniform, resized
-from deblurkit.data.scene import LightPair
+from deblurkit.data.scene import LightPair, ScenePlan
 from deblurkit.data.store import FrameStore
 from deblurkit.data.synthesis import Pair, compress_pairs
 from deblurkit.data.video_crf import check_crf
@@ -88,6 +88,18 @@ class PhotoClips:
         self.check(key, height, width)
         noise, crf = self._options.draw(rng)
         return compress_pairs(self._developed(rng, key, (height, width), frames, noise), crf)
+
+    def plan(
+        self, rng: np.random.Generator, key: str, height: int, width: int, frames: int
+    ) -> tuple[ScenePlan, SensorNoise]:
+        """A clip that is drawn elsewhere (mode photos without compression): what is seen, and its noise.
+
+        Raises:
+            DataError: as `make`.
+        """
+        self.check(key, height, width)
+        noise, _ = self._options.draw(rng)
+        return self._scenes.plan(rng, key, height, width, frames), noise
 
     def _developed(
         self, rng: np.random.Generator, key: str, size: tuple[int, int], frames: int, noise: SensorNoise

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from deblurkit.data.camera_path import CameraPath, Floats, View, exposure_times, inverse, project
-from deblurkit.data.light import Development, Light
-from deblurkit.data.scene import Layer, Scene
+from deblurkit.data.light import Development
+from deblurkit.data.scene import FINER, PlannedLayer, Scene, ScenePlan, finer
 from deblurkit.data.scene_things import Thing
 from deblurkit.data.store import FrameStore
 from deblurkit.errors import DataError
@@ -22,9 +22,7 @@ from deblurkit.image_io import Pixels, cv2
 
 Range = tuple[float, float]
 
-#: Layers are stored so much finer than frames: drawn with straight-line interpolation they keep their sharpness then.
-_FINER = 2
-#: Pixels of a photo around what is seen.
+#: Pixels of a photo, made smaller, that are read around what is seen.
 _MARGIN = 2
 #: A photo is at least so much larger than the frames, so that the camera has room to move.
 ROOM = 1.15
@@ -87,7 +85,11 @@ class PhotoScenes:
             )
 
     def draw(self, rng: np.random.Generator, key: str, height: int, width: int, frames: int) -> Scene:
-        """A scene before the photo `key`, of `frames` frames.
+        """A scene before the photo `key`, of `frames` frames; see `plan`."""
+        return self.plan(rng, key, height, width, frames).lit(self._development)
+
+    def plan(self, rng: np.random.Generator, key: str, height: int, width: int, frames: int) -> ScenePlan:
+        """What is seen, and where, before the photo `key`, in `frames` frames.
 
         Raises:
             DataError: the photo is too small, missing or damaged.
@@ -113,12 +115,14 @@ class PhotoScenes:
         things.sort(key=lambda thing: -thing.depth)
         times = self._exposures(path, things, view, frames, duty)
 
-        layers = [self._background(key, path.to_plane(times.ravel()), offset, shrink, view, gain)]
-        pictures = self._cut_outs(donor, things, gain) if things else []
-        for thing, picture in zip(things, pictures, strict=True):
-            layers.append(Layer(picture, _finer(thing.places(path, times.ravel()))))
         shape = (*times.shape, 3, 3)
-        return Scene([Layer(layer.light, layer.places.reshape(shape)) for layer in layers], height, width)
+        pixels, places = self._background(key, path.to_plane(times.ravel()), offset, shrink, view)
+        layers = [PlannedLayer(pixels, None, finer(places).reshape(shape))]
+        pictures = self._cut_outs(donor, things) if things else []
+        for thing, pixels in zip(things, pictures, strict=True):
+            places = finer(thing.places(path, times.ravel())).reshape(shape)
+            layers.append(PlannedLayer(pixels, thing.coverage(FINER), places))
+        return ScenePlan(layers, height, width, gain)
 
     def most_shrink(self, key: str, height: int, width: int) -> float:
         """The most that a photo may be made smaller for frames of that size; below 1 it is too small."""
@@ -142,9 +146,9 @@ class PhotoScenes:
         return np.stack([exposure_times(i, duty, count) for i in range(frames)])
 
     def _background(
-        self, key: str, places: Floats, offset: tuple[float, float], shrink: float, view: View, gain: float
-    ) -> Layer:
-        """The part of the photo that is seen, and where."""
+        self, key: str, places: Floats, offset: tuple[float, float], shrink: float, view: View
+    ) -> tuple[Pixels, Floats]:
+        """The part of the photo that is seen, and homographies from frames to it."""
         height, width = self._photos.size(key)
         shift = np.array([[1, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1]])
         places = shift @ places  # pixels of the whole photo, made smaller
@@ -161,29 +165,18 @@ class PhotoScenes:
         scale = ratio * shrink
         middle = (scale - 1) / 2  # centres of pixels lie at half their size
         to_patch = np.array([[scale[0], 0, middle[0] - start[0]], [0, scale[1], middle[1] - start[1]], [0, 0, 1]])
-        return Layer(self._fine_light(resized(pixels, size), gain), _finer(to_patch @ places))
+        return resized(pixels, size), to_patch @ places
 
-    def _cut_outs(self, key: str, things: list[Thing], gain: float) -> list[Light]:
-        """The light of things, which are parts of a photo, with their coverage."""
+    def _cut_outs(self, key: str, things: list[Thing]) -> list[Pixels]:
+        """The parts of a photo that things show."""
         pixels = self._photos.read(key)
         height, width = pixels.shape[:2]
         found = []
         for thing in things:
             taken = min(int(thing.side * thing.shrink), height, width)
             x, y = (int(share * (most - taken)) for share, most in zip(thing.share, (width, height), strict=True))
-            part = resized(pixels[y : y + taken, x : x + taken], (thing.side, thing.side))
-            coverage = thing.coverage(_FINER)
-            found.append(np.dstack([self._fine_light(part, gain) * coverage[..., None], coverage]))
+            found.append(resized(pixels[y : y + taken, x : x + taken], (thing.side, thing.side)))
         return found
-
-    def _fine_light(self, pixels: Pixels, gain: float) -> Light:
-        module = cv2()
-        size = pixels.shape[1] * _FINER, pixels.shape[0] * _FINER
-        light = self._development.to_light(module.resize(pixels, size, interpolation=module.INTER_CUBIC))
-        if gain:
-            bright = np.clip((light.max(-1, keepdims=True) - 0.85) / 0.15, 0, 1)
-            light *= 1 + np.float32(gain) * bright * bright
-        return light
 
 
 def _fit(
@@ -191,21 +184,16 @@ def _fit(
 ) -> tuple[float, float]:
     """Where the frame at rest lies in the photo (x, y), so that the camera never looks beyond it.
 
-    A way that is too long is made livelier first (it goes to and fro more), then weaker.
+    A way that is too long is made livelier first (it goes to and fro more), then weaker, which has an end since there
+    is room around a camera that stands still.
     """
     while True:
         seen = project(path.to_plane(moments), path.view.corners())
-        low, high = seen.min((0, 2)) - _MARGIN, seen.max((0, 2)) + 1 + _MARGIN
+        low, high = seen.min((0, 2)), seen.max((0, 2)) + 1
         if (high - low <= room).all():
             return tuple(np.clip(start, -low, np.array(room) - high).tolist())
         if not path.livelier():
             path.weaken(0.8)
-
-
-def _finer(places: Floats) -> Floats:
-    """Homographies to pixels of a layer, from those to pixels of frames' size."""
-    middle = (_FINER - 1) / 2
-    return np.array([[_FINER, 0, middle], [0, _FINER, middle], [0, 0, 1]]) @ places
 
 
 def resized(pixels: Pixels, size: tuple[int, int]) -> Pixels:

@@ -15,6 +15,7 @@ from torch import Tensor
 from deblurkit.data.augment import ORIENTATION
 from deblurkit.data.base import Sample
 from deblurkit.data.mixup import mix
+from deblurkit.data.scene_device import SCENE, draw_scenes
 from deblurkit.errors import DeviceError
 
 PrefetchMode = Literal["auto", "cuda", "cpu"]
@@ -79,8 +80,13 @@ def _turned(planes: Tensor, orientation: int) -> Tensor:
 
 
 def to_device(batch: Sample, device: torch.device) -> Sample:
-    """Move a batch's tensors to the device, turn pixels and make floats of them there, mix samples if that is asked."""
+    """Move a batch's tensors to the device, turn pixels and make floats of them there, mix samples if that is asked.
+
+    Frames that are not drawn yet (`scene_device.SCENE`) are drawn there first.
+    """
     moved: Sample = {}
+    if SCENE in batch:
+        batch = draw_scenes(batch, device)
     orientations = batch[ORIENTATION].tolist() if ORIENTATION in batch else ()
     for name, value in batch.items():
         if name == ORIENTATION:

@@ -7,8 +7,19 @@ from typing import NamedTuple
 import numpy as np
 
 from deblurkit.data.camera_path import Floats
-from deblurkit.data.light import Light
-from deblurkit.image_io import cv2
+from deblurkit.data.light import Development, Light
+from deblurkit.image_io import Pixels, cv2
+
+#: Layers are so much finer than frames: drawn with straight-line interpolation they keep their sharpness then.
+FINER = 2
+#: Light from which on pixels count as white, more or less.
+BRIGHT = 0.85
+
+
+def finer(places: Floats) -> Floats:
+    """Homographies to pixels of a layer, from those to pixels of frames' size."""
+    middle = (FINER - 1) / 2
+    return np.asarray(np.array([[FINER, 0, middle], [0, FINER, middle], [0, 0, 1]]) @ places)
 
 
 class Layer(NamedTuple):
@@ -70,6 +81,43 @@ class Scene(NamedTuple):
             total += picture
         total /= count
         return LightPair(total, sharp)
+
+
+class PlannedLayer(NamedTuple):
+    """A layer before it is made finer and turned into light.
+
+    Attributes:
+        pixels: `(H, W, 3)` of frames' size. coverage: of its finer pixels, `(FINER H, FINER W)`; None: all.
+        places: see `Layer`.
+    """
+
+    pixels: Pixels
+    coverage: Light | None
+    places: Floats
+
+
+class ScenePlan(NamedTuple):
+    """A scene before anything costly is done; see `Scene`. White is `1 + gain` times as bright as a frame shows it."""
+
+    layers: list[PlannedLayer]
+    height: int
+    width: int
+    gain: float
+
+    def lit(self, development: Development) -> Scene:
+        """The scene, its layers finer and in light."""
+        return Scene([self._lit(layer, development) for layer in self.layers], self.height, self.width)
+
+    def _lit(self, layer: PlannedLayer, development: Development) -> Layer:
+        module = cv2()
+        size = layer.pixels.shape[1] * FINER, layer.pixels.shape[0] * FINER
+        light = development.to_light(module.resize(layer.pixels, size, interpolation=module.INTER_CUBIC))
+        if self.gain:
+            bright = np.clip((light.max(-1, keepdims=True) - BRIGHT) / (1 - BRIGHT), 0, 1)
+            light *= 1 + np.float32(self.gain) * bright * bright
+        if layer.coverage is not None:
+            light = np.dstack([light * layer.coverage[..., None], layer.coverage])
+        return Layer(light, layer.places)
 
 
 def _box(place: Floats, shape: tuple[int, ...], height: int, width: int) -> tuple[int, int, int, int] | None:

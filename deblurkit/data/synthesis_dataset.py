@@ -18,9 +18,11 @@ from deblurkit.data.layouts import LayoutName
 from deblurkit.data.photo_clips import ClipOptions
 from deblurkit.data.photo_scene import SceneOptions
 from deblurkit.data.request import SampleRequest
+from deblurkit.data.scene_device import SCENE, DeviceScene
 from deblurkit.data.store import FrameStore, StorageName, frame_key, open_stores
 from deblurkit.data.synthesis import Averaging
 from deblurkit.data.synthesis_makers import AverageMaker, ClipMaker, Maker
+from deblurkit.errors import DataError
 from deblurkit.image_io import Pixels
 from deblurkit.registry import DATASET_REGISTRY
 from deblurkit.video.source import SequenceSource
@@ -53,6 +55,8 @@ class SynthesisDataset(FrameDataset):
         frames, stride: for average, see `Averaging`.
         noise, crf: strength of sensor noise and quality as a video of blurred frames, ranges; see `ClipOptions`.
         augment, noise_sigma: see `Augment`.
+        render: who draws training samples of photos. worker: the loader's processes. device: the prefetcher, on the
+            GPU, so that workers decode and plan only; frames differ from theirs by rounding, and noise is another.
 
     Raises:
         DataError: there are no photos or frames, or arguments are out of range or contradict each other.
@@ -83,20 +87,25 @@ class SynthesisDataset(FrameDataset):
         crf: tuple[int, int] | None = None,
         augment: dict[AugmentName, float] | None = None,
         noise_sigma: tuple[float, float] = (0.0, 10.0),
+        render: Literal["worker", "device"] = "worker",
     ) -> None:
         self._sampling = FrameSampling(sampling, num_frame, past=past, future=future)
         self._augment = Augment(augment or {}, noise_sigma)
         self._mode = mode
+        self._on_device = render == "device"
+        if self._on_device and (mode != "photos" or crf is not None or (augment or {}).get("noise")):
+            raise DataError("render: device is for mode photos, without crf and without the augmentation noise")
         found = open_stores(dataroot, split, layout or ("auto" if mode == "average" else "photos"), "blur", storage)
         self._store: FrameStore = found.gt or found.lq
         self._description = found.description
         self._fingerprint = dict(found.fingerprint)
         size = (frame_size[0], frame_size[1]) if frame_size else None
         noise, crf = (noise[0], noise[1]), crf and (crf[0], crf[1])
+        self._curve = curve or ("gamma2.2" if mode == "average" else "srgb")
         self._maker: Maker
         if mode == "average":
             self._maker = AverageMaker(
-                self._store, found.sequences, Averaging(frames, stride, curve or "gamma2.2"), self._sampling, noise, crf
+                self._store, found.sequences, Averaging(frames, stride, self._curve), self._sampling, noise, crf
             )
             self._size = size
         else:
@@ -106,7 +115,7 @@ class SynthesisDataset(FrameDataset):
                 (shrink[0], shrink[1]),
                 objects,
                 highlights,
-                curve or "srgb",
+                self._curve,
             )
             shake = ShakeOptions((motion[0], motion[1]) if motion and mode == "shake" else ShakeOptions.length)
             keys = [frame_key(name, frame) for name, names in found.sequences.items() for frame in names]
@@ -122,14 +131,38 @@ class SynthesisDataset(FrameDataset):
         Raises:
             DataError: a photo or frame is missing, damaged or too small.
         """
-        sample = self.for_transport(SampleRequest(request) if isinstance(request, int) else request)
+        sample = self._made(SampleRequest(request) if isinstance(request, int) else request)
         orientation = sample.pop(ORIENTATION)
         for name in ("lq", "gt"):
             sample[name] = torch.from_numpy(np.ascontiguousarray(turn(sample[name].numpy(), orientation)))
         return sample
 
     def for_transport(self, request: SampleRequest) -> Sample:
-        """Make a sample whose square frames are still to be turned, as its entry `augment.ORIENTATION` says."""
+        """Make a sample whose square frames are still to be turned, as its entry `augment.ORIENTATION` says.
+
+        With `render: device` they are still to be drawn too (`scene_device.SCENE`).
+        """
+        if self._on_device and request.crop_size is not None:
+            return self._planned(request, request.crop_size)
+        return self._made(request)
+
+    def _planned(self, request: SampleRequest, side: int) -> Sample:
+        assert isinstance(self._maker, ClipMaker)
+        rng = request.rng(self.seed)
+        draws = self._augment.draw(rng)
+        plan, noise = self._maker.plan(rng, request.index, (side, side))
+        scene = DeviceScene(
+            plan,
+            self._curve,
+            noise,
+            int(rng.integers(1 << 62)),
+            tuple(self._sampling.slots),
+            draws.reverse,
+            draws.channels if draws.rgb_shuffle else (0, 1, 2),
+        )
+        return {SCENE: scene.pack(), "key": self._maker.key(request.index), ORIENTATION: draws.orientation}
+
+    def _made(self, request: SampleRequest) -> Sample:
         rng = request.rng(self.seed)
         draws = self._augment.draw(rng)
         size = self._size if request.crop_size is None else (request.crop_size, request.crop_size)

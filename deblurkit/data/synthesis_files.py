@@ -284,12 +284,12 @@ def _photos(paths: Sequence[Path]) -> dict[str, Path]:
     for path in paths:
         if path.is_dir():
             (pairs,) = PhotosLayout().find(path, "all", "blur").values()
-            found = {pair.name.replace("/", "_"): pair.lq for pair in pairs}
+            found = [(pair.name, pair.lq) for pair in pairs]
         elif path.is_file() and is_image(path):
-            found = {path.stem: path}
+            found = [(path.stem, path)]
         else:
             raise DataError(f"{path}: {'is no picture' if path.exists() else 'does not exist'}")
-        for name, file in found.items():
+        for name, file in found:
             if name in files:
                 raise DataError(f"{file}: {files[name]} gives a sequence of the same name ({name}); rename one")
             files[name] = file

@@ -12,14 +12,16 @@ import numpy as np
 
 from deblurkit.console import warn
 from deblurkit.data.frame_sampling import FrameSampling
+from deblurkit.data.light import SensorNoise
 from deblurkit.data.photo_clips import ClipOptions, PhotoClips
 from deblurkit.data.photo_scene import Range
+from deblurkit.data.scene import ScenePlan
 from deblurkit.data.store import FrameStore, Window, frame_key
 from deblurkit.data.synthesis import Averaging, Pair, average_frames, compress_pairs
 from deblurkit.errors import DataError
 from deblurkit.video.source import SequenceSource
 
-#: Of so many photos one is for validation.
+#: Of so many photos one is for validation (of fewer, the last).
 HELD_OUT = 20
 
 Size = tuple[int, int]
@@ -79,9 +81,10 @@ class ClipMaker(Maker):
     ) -> None:
         if part not in ("all", "train", "val"):
             raise DataError(f"part {part!r} is unknown; there are all, train and val")
-        kept = [key for i, key in enumerate(keys) if part == "all" or (i % HELD_OUT == HELD_OUT - 1) == (part == "val")]
+        every = min(HELD_OUT, len(keys))
+        kept = [key for i, key in enumerate(keys) if part == "all" or (i % every == every - 1) == (part == "val")]
         if not kept:
-            raise DataError(f"part {part} of {len(keys)} photo(s) is none: every {HELD_OUT}th is for validation")
+            raise DataError(f"part {part} of {len(keys)} photo(s) is none: every {every}th is for validation")
         self._keys, self._part, self._options, self._frames = kept, part, options, frames
         self._clips = PhotoClips(photos, kept, options)
         self._large: dict[Size, list[str]] = {}
@@ -98,11 +101,18 @@ class ClipMaker(Maker):
     ) -> Iterator[Pair]:
         """See `Maker.make`; the place in a photo is drawn with the camera's way."""
         assert size is not None
+        return self._clips.make(rng, self._photo(index, size), *size, self._frames)
+
+    def plan(self, rng: np.random.Generator, index: int, size: Size) -> tuple[ScenePlan, SensorNoise]:
+        """What `make` would draw, to be drawn elsewhere; see `PhotoClips.plan`."""
+        return self._clips.plan(rng, self._photo(index, size), *size, self._frames)
+
+    def _photo(self, index: int, size: Size) -> str:
         key = self._keys[index]
-        if not self._clips.fits(key, *size):
-            large = self._fitting(size)
-            key = large[index % len(large)]
-        return self._clips.make(rng, key, *size, self._frames)
+        if self._clips.fits(key, *size):
+            return key
+        large = self._fitting(size)
+        return large[index % len(large)]
 
     def check_crop(self, crop_size: int) -> None:
         """See `Maker.check_crop`; warns of photos that are too small."""

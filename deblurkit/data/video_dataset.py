@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from deblurkit.console import warn
-from deblurkit.data.augment import ORIENTATION, Augment, AugmentName, Draws, turn
+from deblurkit.data.augment import ORIENTATION, Augment, AugmentName, Draws, NoiseLaw, turn
 from deblurkit.data.base import EvaluationClip, FrameDataset, Sample, TimePadding
+from deblurkit.data.color_augment import ColorAugment, ColorRanges, change_colors
 from deblurkit.data.frame_sampling import AnchorName, FrameSampling, FrameWindow, SamplingName, chunk_windows
 from deblurkit.data.layouts import LayoutName
 from deblurkit.data.request import SampleRequest
@@ -46,7 +47,7 @@ class VideoDataset(FrameDataset):
             SimDeblur. {length, overlap}: chunks of so many frames that cover the whole sequence, see `chunk_windows`;
             by default they overlap by past + future. "whole": with a state that is carried through the sequence.
             With a `padding`, its first and last frames are restored too.
-        augment, noise_sigma: see `Augment`.
+        augment, noise_sigma, noise_law: see `Augment`. color: see `ColorRanges`; None: colours stay as they are.
 
     Raises:
         DataError: files are missing or do not fit together, arguments contradict each other, or there is no sample.
@@ -72,7 +73,10 @@ class VideoDataset(FrameDataset):
         chunk: Literal["sample", "whole"] | dict[Literal["length", "overlap"], int] = "sample",
         augment: dict[AugmentName, float] | None = None,
         noise_sigma: tuple[float, float] = (0.0, 10.0),
+        noise_law: NoiseLaw = "uniform",
+        color: ColorRanges | None = None,
     ) -> None:
+        self._color = None if color is None else ColorAugment(color)
         self._intervals = tuple(interval_list or (interval,))
         if min(self._intervals) < 1 or (interval_list and interval != 1):
             raise DataError(f"interval_list {interval_list} has steps of 1 or more and replaces interval {interval}")
@@ -90,7 +94,7 @@ class VideoDataset(FrameDataset):
             future,
             tuple(anchors) if isinstance(anchors, list) else anchors,
         )
-        self._augment = Augment(augment or {}, noise_sigma)
+        self._augment = Augment(augment or {}, noise_sigma, noise_law)
         self._padding, self._chunk, self._scale = padding, chunk, scale
         if isinstance(dataroot, dict):
             self._stores = open_roots(dataroot)
@@ -149,8 +153,11 @@ class VideoDataset(FrameDataset):
             y, x, height, width = (value * self._scale for value in degraded_crop)
             sharp_crop = y, x, height, width
         lq = self._read(self._stores.lq, inputs, degraded_crop, draws)
-        self._augment.add_noise(turn(lq, draws.orientation), draws, rng)
         gt = self._read(self._sharp(), targets, sharp_crop, draws)
+        if self._color:
+            changes = self._color.draw(request, self.seed)
+            lq, gt = change_colors(lq, changes), change_colors(gt, changes)
+        self._augment.add_noise(turn(lq, draws.orientation), draws, rng)
         orientation = draws.orientation
         if lq.shape[1] != lq.shape[2]:  # turned frames of other shapes might not make a batch: the loader has to see it
             lq, gt = (np.ascontiguousarray(turn(frames, orientation)) for frames in (lq, gt))

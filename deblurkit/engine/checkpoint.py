@@ -7,7 +7,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deblurkit.build import build_network
-from deblurkit.compat.checkpoints import find_state_dict
+from deblurkit.compat.checkpoints import find_state_dict, fit_names
 from deblurkit.contract import PixelConvention
 from deblurkit.errors import CheckpointError, RegistryError
 from deblurkit.files import atomic_path
@@ -32,13 +32,14 @@ class Checkpoint:
     Attributes:
         path: where it lies. state: parameters and buffers by name.
         network: `{"type": ..., arguments}` of the network it belongs to; None if the file does not say (other tools').
-        io: the pixel convention of the weights. iteration: training steps done, None if the file does not say.
+        io: the pixel convention of the weights; None if the file does not say.
+        iteration: training steps done, None if the file does not say.
     """
 
     path: Path
     state: dict[str, Tensor]
     network: dict[str, Any] | None = None
-    io: PixelConvention = field(default_factory=PixelConvention)
+    io: PixelConvention | None = None
     iteration: int | None = None
 
 
@@ -96,7 +97,7 @@ def read_checkpoint(path: str | Path, averaged: bool = True) -> Checkpoint:
         raise CheckpointError(f"{path}: holds no network weights")
     network = facts.get("network")
     try:
-        io = PixelConvention.from_mapping(facts.get("io"))
+        io = PixelConvention.from_mapping(facts["io"]) if facts.get("io") is not None else None
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     iteration = facts.get("iter")
@@ -155,11 +156,14 @@ def _torch_load(path: Path) -> Any:
         raise CheckpointError(f"{path}: is damaged or not a weights file: {reason}") from None
 
 
-def load_weights(net: nn.Module, checkpoint: Checkpoint, strict: bool = True) -> list[str]:
-    """Put a checkpoint's weights into a network.
+def load_weights(
+    net: nn.Module, checkpoint: Checkpoint, strict: bool = True, io: PixelConvention | None = None
+) -> list[str]:
+    """Put a checkpoint's weights into a network; names that wrappers or other tools have changed are found.
 
     Args:
         strict: False: what has another name or size is left as it is.
+        io: the weights' pixel convention, for a file that does not say it. (One that does knows best.)
 
     Returns:
         names that did not fit (empty when strict).
@@ -168,23 +172,24 @@ def load_weights(net: nn.Module, checkpoint: Checkpoint, strict: bool = True) ->
         CheckpointError: names or sizes differ; the message names both networks and the first differences.
     """
     own = net.state_dict()
-    missing = [key for key in own if key not in checkpoint.state]
-    surplus = [key for key in checkpoint.state if key not in own]
-    sized = [key for key in own if key in checkpoint.state and own[key].shape != checkpoint.state[key].shape]
+    state = fit_names(checkpoint.state, own)
+    missing = [key for key in own if key not in state]
+    surplus = [key for key in state if key not in own]
+    sized = [key for key in own if key in state and own[key].shape != state[key].shape]
     if strict and (missing or surplus or sized):
         facts = [f"{len(missing)} missing ({_first(missing)})"] if missing else []
         facts += [f"{len(surplus)} unknown ({_first(surplus)})"] if surplus else []
         facts += [
-            f"{len(sized)} of another size ({_first(sized)}: {tuple(checkpoint.state[sized[0]].shape)} in the file, "
+            f"{len(sized)} of another size ({_first(sized)}: {tuple(state[sized[0]].shape)} in the file, "
             f"{tuple(own[sized[0]].shape)} in the network)"
         ] if sized else []  # fmt: skip
         origin = f" They were saved for {spell(checkpoint.network)}." if checkpoint.network else ""
         raise CheckpointError(
             f"{checkpoint.path}: these weights do not fit {spell(config_of(net))}: {', '.join(facts)}.{origin}"
         )
-    net.load_state_dict({k: v for k, v in checkpoint.state.items() if k in own and k not in sized}, strict=False)
+    net.load_state_dict({k: v for k, v in state.items() if k in own and k not in sized}, strict=False)
     if isinstance(net, Network):
-        net.io = checkpoint.io
+        net.io = checkpoint.io or io or PixelConvention()
     return [*missing, *surplus, *sized]
 
 
@@ -205,13 +210,17 @@ def _first(keys: list[str]) -> str:
 
 
 def load_network(
-    path: str | Path, config: Mapping[str, Any] | None = None, strict: bool = True, averaged: bool = True
+    path: str | Path,
+    config: Mapping[str, Any] | None = None,
+    strict: bool = True,
+    averaged: bool = True,
+    io: PixelConvention | None = None,
 ) -> Network:
     """A network with its weights, in evaluation mode on the CPU.
 
     Args:
         path: weights file. config: `{"type": ..., arguments}`; None: as the file says. strict: see `load_weights`.
-        averaged: see `read_checkpoint`.
+        averaged: see `read_checkpoint`. io: see `load_weights`.
 
     Raises:
         CheckpointError: see `read_checkpoint` and `load_weights`; or the file does not say which network it belongs to.
@@ -227,7 +236,7 @@ def load_network(
         net = build_network(config)
     except RegistryError as error:
         raise CheckpointError(f"{path}: its network cannot be built here: {error}") from error
-    load_weights(net, checkpoint, strict)
+    load_weights(net, checkpoint, strict, io)
     return net.eval()
 
 
@@ -238,7 +247,7 @@ def describe_checkpoint(path: str | Path) -> dict[str, Any]:
     return {
         "file": str(path),
         "network": checkpoint.network,
-        "io": checkpoint.io.to_mapping(),
+        "io": checkpoint.io.to_mapping() if checkpoint.io else None,
         "iter": checkpoint.iteration,
         "tensors": len(checkpoint.state),
         "values": sum(sizes),

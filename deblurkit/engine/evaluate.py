@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from deblurkit.console import progress, say
 from deblurkit.data.base import EvaluationClip, FrameDataset
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from deblurkit.options import Options
 
 SCHEMA = "deblurkit-metrics/1"
+#: Frames of a clip that a network is shown at once; of longer ones, one by one where it can, with the same result.
+AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,7 @@ def _evaluate_clip(
         time_padding=clip.time_padding or "replicate",
         clip_length=clip.source.length or 1,
         clip_overlap=0,
+        exact=net.has_sweeps and (clip.source.length or 0) > AT_ONCE,
     )
     # a clip whose ends are not restored has the context of its first frame: nothing is made up before it
     start = 0 if clip.time_padding or not clip.scored else min(net.contract.past, clip.scored[0])
@@ -185,6 +189,8 @@ def _evaluate_clip(
     for row, (position, tensor) in enumerate(restorer.restore_tensors(inputs, clip.scored, start)):
         degraded = inputs.take(position)
         gt = clip.read_gt[row]() if clip.read_gt else None
+        if degraded.dtype == np.float32:  # noise that is not rounded, such as GaussianNoiseDataset's
+            degraded = to_pixels(torch.from_numpy(degraded).permute(2, 0, 1), np.uint8 if gt is None else gt.dtype)
         restored = to_pixels(tensor, degraded.dtype if gt is None else gt.dtype)
         if gt is not None and restored.shape != gt.shape:
             raise DataError(
@@ -200,7 +206,7 @@ def _evaluate_clip(
             )
         )
         if save_to is not None:
-            write_image(save_to / clip.sequence / f"{clip.names[row]}.png", restored)
+            write_image(save_to / clip.sequence / f"{clip.names[row]}.png", _as_rgb(restored))
         if pictures is not None and row == len(clip.scored) // 2:
             pictures[clip.sequence] = _side_by_side(degraded, restored, gt)
         advance(1)
@@ -230,8 +236,14 @@ class _Remember:
         return self._kept.pop(position)
 
 
+def _as_rgb(pixels: Pixels) -> Pixels:
+    """Grey as RGB; of two views (a dual-pixel sensor's) the first."""
+    return pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3]
+
+
 def _side_by_side(degraded: Pixels, restored: Pixels, gt: Pixels | None) -> Pixels:
     """Three frames (two without a sharp one) in a row as uint8; a smaller input is enlarged by repeating pixels."""
+    degraded, restored, gt = _as_rgb(degraded), _as_rgb(restored), None if gt is None else _as_rgb(gt)
     factor = restored.shape[0] // degraded.shape[0]
     degraded = degraded.repeat(factor, 0).repeat(factor, 1) if factor > 1 else degraded
     row = np.concatenate([degraded, restored] if gt is None else [degraded, restored, gt], axis=1)
@@ -262,7 +274,8 @@ def run_test(options: Options, weights: str | None, place: Place) -> Path:
         )
     config = options.network_g.mapping() if options.network_g else None
     averaged = options.path.param_key_g == "params_ema"
-    net = load_network(weights, config, options.path.strict_load_g, averaged).to(place.device)
+    io = options.path.convention()
+    net = load_network(weights, config, options.path.strict_load_g, averaged, io).to(place.device)
     protocol = options.val.find_protocol()
     folder = Path(options.path.results_root) / options.name
     sets = {**options.sets("test"), **options.sets("val")} if not options.sets("test") else options.sets("test")

@@ -7,16 +7,15 @@ later walks need wait in the host's memory up to a budget, and in a temporary fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from deblurkit.engine.map_store import MapStore
 from deblurkit.engine.memory import MARGIN, free_bytes
-from deblurkit.engine.runner import Runner, _is_out_of_memory
+from deblurkit.engine.runner import Runner, is_out_of_memory
 from deblurkit.engine.tiling import Grid
 from deblurkit.errors import DeblurkitError, DeviceError
 from deblurkit.image_io import Pixels
@@ -42,12 +41,13 @@ def restore_exactly(
 
         yield from restore_exactly(self._runner, frames, budget=..., folder=...)
 
-    Room that the maps of T frames of H x W pixels need: with C channels, 4 C H W T bytes for BasicVSR, 4 (4 C + 4) H W T
-    for BasicVSR++, a sixteenth of this with features at a quarter of the size; half in bf16; 3 H W T for the pixels.
+    Room that the maps of T frames of H x W pixels need: with C channels, 4 C H W T bytes for BasicVSR and
+    4 (4 C + 4) H W T for BasicVSR++, a sixteenth of this with features at a quarter of the size; half in bf16. And
+    3 H W T for the pixels.
 
     Args:
         runner: with the network, its device and its precision.
-        frames: `(H, W, 3)` RGB, uint8 or uint16; of one size.
+        frames: `(H, W, 3)` RGB, uint8, uint16 or float32 in [0, 1]; of one size.
         budget: bytes of maps that may be in the host's memory; None: half of what is free.
         folder: for the temporary file of what is more; None: the system's temporary folder. The file is gone when the
             iterator is, after an error too.
@@ -108,13 +108,13 @@ class _Walker:
             wanted = {(name, place): (name, position + place) for name, place in keys}
             wanted = {key: at for key, at in wanted.items() if at in self._store}
             at_hand = {at: at_hand[at] if at in at_hand else self._fetch(*at) for at in wanted.values()}
-            written, state = self._step(sweep.name, {key: at_hand[at] for key, at in wanted.items()}, state)
+            written, state = self._step(sweep, {key: at_hand[at] for key, at in wanted.items()}, state)
             for name, value in written.items():
                 if name != "restored":
                     self._store.put(name, position, value)
             self._advance(sweep.name, done, self._count)
             if "restored" in written:
-                yield position, self._grid.crop(self._runner._finish(written["restored"][0]))
+                yield position, self._grid.crop(self._runner.finish(written["restored"][0]))
         return state
 
     def _fetch(self, name: str, position: int) -> Tensor:
@@ -123,29 +123,15 @@ class _Walker:
         if name != _FRAMES:
             return value.to(self._runner.device)
         assert self._grid is not None
-        return self._runner._upload(self._grid.cut(value.numpy(), self._grid.tiles[0])[None])
+        return self._runner.upload(self._grid.cut(value.numpy(), self._grid.tiles[0])[None])
 
-    def _step(self, sweep: str, maps: Maps, state: State) -> tuple[State, State]:
-        """One step; what is not finite in reduced precision is computed again in fp32."""
-        runner = self._runner
+    def _step(self, sweep: Sweep, maps: Maps, state: State) -> tuple[State, State]:
         try:
-            with torch.inference_mode():
-                if runner.dtype is None:
-                    return runner.net.sweep_step(sweep, maps, state)
-                with torch.autocast(runner.device.type, runner.dtype):
-                    written, after = runner.net.sweep_step(sweep, maps, state)
-                if all(bool(value.isfinite().all()) for value in (*written.values(), *after.values())):
-                    return written, after
-                runner._warn_not_finite()
-                return runner.net.sweep_step(sweep, _full(maps), _full(state))
+            return self._runner.sweep_step(sweep.name, maps, state)
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise DeviceError(
-                f"{runner.device}: out of memory; exact takes whole frames: do without it, in tiles, or use another device"
+                f"{self._runner.device}: out of memory; exact takes whole frames: leave it out, so that they can be "
+                "tiled, or use another device"
             ) from error
-
-
-def _full(maps: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
-    """In fp32."""
-    return {key: value.float() if value.is_floating_point() else value for key, value in maps.items()}

@@ -11,20 +11,24 @@ from deblurkit.errors import DataError
 from deblurkit.image_io import Pixels
 
 
-def checked(frames: Iterable[Pixels], one_size: bool, number: int = 0, floats: bool = False) -> Iterator[Pixels]:
+def checked(
+    frames: Iterable[Pixels], one_size: bool, number: int = 0, floats: bool = False, channels: int = 3
+) -> Iterator[Pixels]:
     """The frames as they are.
 
     Args:
         one_size: all have the size of the first. number: of the first, for messages. floats: float32 is right too.
+        channels: that the network takes.
 
     Raises:
-        DataError: a frame is no uint8 or uint16 `(H, W, 3)`, or of another size.
+        DataError: a frame is no uint8 or uint16 `(H, W, channels)`, or of another size.
     """
     dtypes = (np.uint8, np.uint16, *([np.float32] if floats else []))
     first: tuple[int, ...] | None = None
     for position, frame in enumerate(frames, number):
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype not in dtypes:
-            raise DataError(f"frame {position} is {frame.dtype} of shape {frame.shape}, not uint8 or uint16 (H, W, 3)")
+        if frame.ndim != 3 or frame.shape[2] != channels or frame.dtype not in dtypes:
+            wanted = f"not uint8 or uint16 (H, W, {channels})"
+            raise DataError(f"frame {position} is {frame.dtype} of shape {frame.shape}, {wanted}")
         first = first or frame.shape
         if one_size and frame.shape != first:
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (frame.shape, first)]
@@ -56,6 +60,14 @@ class Feed:
             if self.count >= self._needed_from:
                 self._kept[self.count] = frame
             self.count += 1
+
+    def all(self) -> Iterator[Pixels]:
+        """The frames, one after the other, none kept."""
+        while True:
+            self.read_to(self.count)
+            if self.ended:
+                return
+            yield self._kept.pop(self.count - 1)
 
     def forget_before(self, position: int) -> None:
         """Drop the frames before `position`, also those that are still to be read."""

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deblurkit.console import fail, progress, say, warn
+import torch
+
+from deblurkit.console import console, fail, progress, say, warn
 from deblurkit.engine.compare import Comparing, SliderPage, Watched
 from deblurkit.engine.inputs import PIPE, expand, standard_input
+from deblurkit.engine.launch import Place
 from deblurkit.engine.pipeline import restore_into
 from deblurkit.engine.results import Encoding, Target, target_of
+from deblurkit.engine.segments import check_possible, restore_in_parts
+from deblurkit.engine.stages import Stages
 from deblurkit.errors import DataError, DeblurkitError
 from deblurkit.video.frames import PictureSource, open_source
 
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
     from deblurkit.engine.restore import Restorer
     from deblurkit.video.reader import VideoReader
 
-__all__ = ["Comparison", "Encoding", "Job", "expand", "infer"]
+__all__ = ["Comparison", "Encoding", "Job", "Work", "expand", "infer"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,26 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Work:
+    """How the work is done.
+
+    Attributes:
+        resume: in parts (`deblurkit.engine.segments`), so that an interrupted job can go on; results that are there are
+            left as they are. place: this process among those that share the work: whole inputs, or where there are
+            fewer of them than processes, each video. benchmark: show how long the stages take.
+    """
+
+    resume: bool = False
+    place: Place = field(default_factory=lambda: Place(torch.device("cpu")))
+    benchmark: bool = False
+
+    @property
+    def in_parts(self) -> bool:
+        """Videos are restored in parts."""
+        return self.resume or self.place.world_size > 1
+
+
+@dataclass(frozen=True)
 class Job:
     """One input on its way to its result."""
 
@@ -50,10 +75,12 @@ class Job:
     encoding: Encoding
     comparison: Comparison
     overwrite: bool
+    work: Work
 
 
 _USUAL = Encoding()
 _NOTHING = Comparison()
+_ALONE = Work()
 
 
 def infer(
@@ -63,6 +90,7 @@ def infer(
     encoding: Encoding = _USUAL,
     overwrite: bool = False,
     comparison: Comparison = _NOTHING,
+    work: Work = _ALONE,
 ) -> list[Path]:
     """Restore videos, pictures and folders of frames.
 
@@ -72,7 +100,7 @@ def infer(
     Args:
         inputs: files, folders, patterns (`*.mp4`; one stands for the files that match it) and `-` for standard input.
         output: a folder for the results, the name of the result where there is one input, or `-` for standard output.
-        overwrite: replace results that exist.
+        overwrite: replace results that exist. work: how it is done.
 
     Returns:
         the results.
@@ -84,7 +112,8 @@ def infer(
     results: list[Path] = []
     failed: list[str] = []
     stills = 0
-    for path in paths:
+    own, work = _share(paths, work)
+    for path in own:
         try:
             with _opened(path) as source:
                 target = target_of(source, output, len(paths) > 1, encoding, comparison.mark)
@@ -92,9 +121,10 @@ def infer(
                     raise DataError(
                         f"{path}: its result would replace {target.path}, which this command has just written"
                     )
-                target.check(source.path, overwrite)
-                _check_page(target, comparison, overwrite)
-                _restore(restorer, Job(source, target, encoding, comparison, overwrite))
+                if not (work.resume and not overwrite and _is_done(target, source)):
+                    target.check(source.path, overwrite)
+                    _check_page(target, comparison, overwrite)
+                    _restore(restorer, Job(source, target, encoding, comparison, overwrite, work))
                 stills += target.kind == "picture"
             results.append(target.path)
         except DeblurkitError as error:
@@ -140,6 +170,22 @@ def _open(path: Path) -> VideoReader | PictureSource:
     return source
 
 
+def _share(paths: list[Path], work: Work) -> tuple[list[Path], Work]:
+    """The inputs of this process; with fewer inputs than processes, all share each."""
+    place = work.place
+    if place.world_size == 1 or len(paths) < place.world_size:
+        return paths, work
+    return paths[place.rank :: place.world_size], replace(work, resume=True, place=Place(place.device))
+
+
+def _is_done(target: Target, source: VideoReader | PictureSource) -> bool:
+    """The result is there, from an earlier run; says so."""
+    if target.piped or not target.path.exists() or target.path.samefile(source.path):
+        return False
+    say(f"{source.name}: {target.path} is there")
+    return True
+
+
 def _check_page(target: Target, comparison: Comparison, overwrite: bool) -> None:
     if comparison.page and target.piped:
         raise DataError("--compare-slider: the page needs a place; give the result a name with -o FILE")
@@ -151,6 +197,14 @@ def _restore(restorer: Restorer, job: Job) -> None:
     started = time.monotonic()
     source, target, comparison = job.source, job.target, job.comparison
     page = SliderPage(source.name) if comparison.page else None
+    stages = Stages()
+    if job.work.in_parts and target.kind == "video" and not isinstance(source, PictureSource) and not target.piped:
+        check_possible(target.path, comparison != _NOTHING)
+        count = _restore_parts(restorer, job, source, stages)
+        _report(job, count, started, stages, None)
+        return
+    if not job.work.place.is_main:
+        return
     try:
         with target.sink(source, job.encoding, job.overwrite) as sink:
             frames: Any = source
@@ -158,11 +212,28 @@ def _restore(restorer: Restorer, job: Job) -> None:
             if page is not None or comparison.side_by_side:
                 frames, place = Watched(source), Comparing(sink, comparison.side_by_side, page)
             with progress(f"restoring {source.name}", source.length) as done:
-                count = restore_into(restorer, frames, place, done)
+                count = restore_into(restorer, frames, place, done, stages)
     except BrokenPipeError:
         raise DeblurkitError("-o -: the program that reads standard output has ended") from None
     if page is not None:
         page.write(target.page)
+    _report(job, count, started, stages, page)
+
+
+def _restore_parts(restorer: Restorer, job: Job, source: VideoReader, stages: Stages) -> int:
+    encoding, place = job.encoding, job.work.place
+    settings = {"codec": encoding.codec, "crf": encoding.crf, "lossless": encoding.lossless}
+    which = f" (process {place.rank + 1} of {place.world_size})" if place.world_size > 1 else ""
+    with progress(f"restoring {source.name}{which}", source.length if not which else None) as done:
+        return restore_in_parts(restorer, source, job.target.path, settings, place, done, stages=stages)
+
+
+def _report(job: Job, count: int, started: float, stages: Stages, page: SliderPage | None) -> None:
+    if job.work.benchmark:
+        console.print(stages.table())
+    if not job.work.place.is_main:
+        return
+    source, target = job.source, job.target
     seconds = time.monotonic() - started
     rate = count / max(seconds, 1e-9)
     noun = "frame" if count == 1 else "frames"

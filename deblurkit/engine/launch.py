@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from deblurkit.console import fail
 from deblurkit.errors import DeviceError, TrainingError
@@ -26,6 +28,8 @@ T = TypeVar("T")
 #: How long processes wait for each other. Validation shares whole sequences out, and some take much longer than others;
 #: a process that died is noticed by the launcher, not by this.
 _PATIENCE = timedelta(hours=1)
+#: How long they wait for all to be there at the start. Under Slurm no launcher notices one that died before that.
+MEETING = timedelta(minutes=10)
 
 #: Exit codes of a run that saved its state and stopped: by hand, terminated, pre-empted by Slurm (to be queued again).
 STOP_CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 75}
@@ -198,7 +202,7 @@ def process_group(device: str = "auto") -> Iterator[Place]:
         device: "auto": one GPU per process where there are GPUs; else as `resolve_device` reads it.
 
     Raises:
-        TrainingError: the processes cannot meet, for one because their port is in use.
+        TrainingError: the processes cannot meet: their port is in use, or one of them is not there in time.
         PeerLostError: another process of the group died meanwhile.
     """
     if not inside_launcher():
@@ -213,13 +217,18 @@ def process_group(device: str = "auto") -> Iterator[Place]:
         torch.cuda.set_device(own)
     backend = "nccl" if own.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=_PATIENCE, rank=rank, world_size=world_size)
-    except dist.DistError as error:
+        store, _, _ = next(rendezvous("env://", rank, world_size, timeout=MEETING))
+        store.set_timeout(_PATIENCE)
+        # the prefix keeps the group's keys apart from those of torch's own launcher, whose store this may be
+        store = PrefixStore("deblurkit", store)
+        dist.init_process_group(backend, store=store, timeout=_PATIENCE, rank=rank, world_size=world_size)
+    except RuntimeError as error:  # torch's own, or gloo's, which has none
         reason = str(error).splitlines()[0]
         raise TrainingError(
             f"process {rank} of {world_size} cannot meet the others at MASTER_ADDR:MASTER_PORT = "
-            f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {reason}. If another program uses that "
-            "port, set MASTER_PORT to a free one, the same for all processes"
+            f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {reason}. If another process of this "
+            "run ended early, its own message says why; if another program uses that port, set MASTER_PORT to a free "
+            "one, the same for all processes"
         ) from error
     try:
         yield Place(own, rank, world_size)

@@ -83,6 +83,12 @@ class Parts:
             files.append(path)
         return first, files
 
+    def forget_states(self, first: int, stop: int) -> None:
+        """Delete the states before frames `first` to `stop` - 1: segments behind them are whole."""
+        for path in self.folder.glob("*.state"):
+            if path.stem.isdecimal() and first <= int(path.stem) < stop:
+                path.unlink(missing_ok=True)
+
     @property
     def end(self) -> int | None:
         """Number of frames of the video, once somebody came to its end."""

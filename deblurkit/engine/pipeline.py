@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
+from torch import Tensor
+
 from deblurkit.engine.pixels import to_pixels
-from deblurkit.engine.restore import Restorer
+from deblurkit.engine.stages import Stages
 from deblurkit.image_io import Pixels
 
 T = TypeVar("T")
@@ -34,8 +36,20 @@ class Sink(Protocol):
         ...
 
 
+class FrameRestorer(Protocol):
+    """What `Restorer` does here."""
+
+    def restore_tensors(self, frames: Iterator[Pixels]) -> Iterator[tuple[int, Tensor]]:
+        """As `Restorer.restore_tensors`."""
+        ...
+
+
 def restore_into(
-    restorer: Restorer, source: StampedSource, sink: Sink, advance: Callable[[int], None] = lambda count: None
+    restorer: FrameRestorer,
+    source: StampedSource,
+    sink: Sink,
+    advance: Callable[[int], None] = lambda count: None,
+    stages: Stages | None = None,
 ) -> int:
     """Restore every frame of `source` into `sink`; each stage runs in a thread of its own.
 
@@ -43,6 +57,7 @@ def restore_into(
 
     Args:
         advance: called with 1 for every frame that is written, from the writing thread.
+        stages: adds up how long each stage takes.
 
     Returns:
         number of frames.
@@ -50,27 +65,31 @@ def restore_into(
     decoded: Channel[tuple[Pixels, Any]] = Channel(_BETWEEN)
     restored: Channel[tuple[Any, Any, Any]] = Channel(_BETWEEN)
     waiting: deque[tuple[Any, Any]] = deque()
+    stages = stages or Stages()
     written = 0
 
     def decode() -> None:
-        for item in source.stamped():
+        for item in stages.each("decode", source.stamped()):
             decoded.put(item)
 
     def frames() -> Iterator[Pixels]:
-        for pixels, stamp in decoded:
+        for pixels, stamp in stages.each("wait", decoded):
             waiting.append((pixels.dtype, stamp))
             yield pixels
 
     def encode() -> None:
         nonlocal written
         for tensor, dtype, stamp in restored:
-            sink.write(to_pixels(tensor, dtype), stamp)
+            with stages.time("encode"):
+                sink.write(to_pixels(tensor, dtype), stamp)
             written += 1
+            stages.frames += 1
             advance(1)
 
     with _stage(decode, decoded, "decode"), _stage(encode, restored, "encode"):
-        for _, tensor in restorer.restore_tensors(frames()):
-            restored.put((tensor, *waiting.popleft()))
+        for _, tensor in stages.each("restore", restorer.restore_tensors(frames())):
+            with stages.time("wait"):
+                restored.put((tensor, *waiting.popleft()))
         restored.finish()
     return written
 

@@ -22,7 +22,7 @@ from deblurkit.engine.launch import resolve_device
 from deblurkit.engine.pixels import like, to_array
 from deblurkit.engine.runner import Precision, Runner, Tiling, autocast_dtype
 from deblurkit.engine.sequence import Part, Passing, Walk
-from deblurkit.errors import DataError
+from deblurkit.errors import DataError, DeblurkitError
 from deblurkit.image_io import Pixels
 from deblurkit.network import Network
 
@@ -51,9 +51,15 @@ class Restorer:
         shots: True: changes of shot are found (`deblurkit.engine.shots`), and windows, segments and states do not reach
             across them. A collection: the positions of the frames with which shots begin. False: the frames are one
             shot, as protocols have it.
+        exact: networks of kind "clip" that can (BasicVSR and its heirs) see each shot whole, instead of in segments of
+            `clip_length`; what does not fit the memory waits on the disk, and frames are not tiled
+            (`deblurkit.engine.exact`). Networks of other kinds see all that they look at anyway.
+        tune: try channels-last, `torch.compile` and, on a GPU, CUDA graphs on the first frame and keep what is fastest
+            (`deblurkit.engine.tuning`). Takes minutes. Not for networks whose windows share their work.
 
     Raises:
-        DeviceError: the machine does not have the device. DeblurkitError: the network is not safe in that precision.
+        DeviceError: the machine does not have the device.
+        DeblurkitError: the network is not safe in that precision, or has no exact form.
         ValueError: a negative tile, or an overlap that leaves nothing of a segment.
     """
 
@@ -67,17 +73,25 @@ class Restorer:
         clip_length: int = 32,
         clip_overlap: int = 6,
         shots: bool | Collection[int] = False,
+        exact: bool = False,
+        tune: bool = False,
     ) -> None:
         if tile != "auto" and tile < 0:
             raise ValueError(f"tile must be 0 or more, not {tile}")
         if not 0 <= 2 * clip_overlap < clip_length:
             raise ValueError(f"clip_overlap {clip_overlap} leaves nothing of segments of {clip_length} frames")
+        exact = exact and net.contract.kind == "clip"
+        if exact and not net.has_sweeps:
+            raise DeblurkitError(
+                f"exact: {type(net).__name__} has no form for long videos that equals the whole clip; leave exact out: "
+                "it goes through overlapping segments then"
+            )
         device = resolve_device(str(device))
         self.net = net.to(device).eval()
         context, multiple = sum(net.contract.context), net.contract.time_multiple
         whole = -(-(clip_length + context) // multiple) * multiple
-        self._runner = Runner(self.net, device, autocast_dtype(net, precision, device), tile, whole)
-        self._walk = Walk(self._runner, time_padding, whole - context, clip_overlap, shots)
+        self._runner = Runner(self.net, device, autocast_dtype(net, precision, device), tile, whole, tune)
+        self._walk = Walk(self._runner, time_padding, whole - context, clip_overlap, shots, exact)
 
     @classmethod
     def from_weights(
@@ -122,7 +136,9 @@ class Restorer:
             DeviceError: the device has not enough memory.
         """
         wanted = None if targets is None else sorted(set(targets))
-        yield from self._walk.restore(checked(frames, self._has_time), Part(wanted, start))
+        yield from self._walk.restore(
+            checked(frames, self._has_time, floats=True, channels=self.net.contract.channels), Part(wanted, start)
+        )
 
     @property
     def _has_time(self) -> bool:
@@ -152,7 +168,10 @@ class Restorer:
             as `restore_tensors`; frames that end early are no error.
         """
         wanted = range(first, sys.maxsize if stop is None else stop)
-        yield from self._walk.restore(checked(frames, self._has_time), Part(wanted, begin, earlier, passing))
+        yield from self._walk.restore(
+            checked(frames, self._has_time, floats=True, channels=self.net.contract.channels),
+            Part(wanted, begin, earlier, passing),
+        )
 
     @property
     def lookahead(self) -> int:

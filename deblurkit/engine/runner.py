@@ -15,9 +15,10 @@ from deblurkit.engine.calls import Call
 from deblurkit.engine.feed import Feed
 from deblurkit.engine.memory import MARGIN, free_bytes, largest_tile, peak_bytes
 from deblurkit.engine.tiling import Grid
+from deblurkit.engine.tuning import Tuned
 from deblurkit.errors import DeblurkitError, DeviceError
 from deblurkit.image_io import Pixels
-from deblurkit.network import Network, State
+from deblurkit.network import Maps, Network, State
 from deblurkit.sharing import SharedStore
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -33,12 +34,21 @@ class Runner:
     Args:
         net: in evaluation mode, on its device. dtype: for autocast, None for fp32. tile: 0, a side in pixels or "auto".
         clip_length: frames that a network of kind "clip" will be given, context included; for "auto".
+        tune: see `Tuned`.
     """
 
     def __init__(
-        self, net: Network, device: torch.device, dtype: torch.dtype | None, tile: Tiling, clip_length: int
+        self,
+        net: Network,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        tile: Tiling,
+        clip_length: int,
+        tune: bool = False,
     ) -> None:
         self.net, self.device, self.dtype, self.tile, self._clip_length = net, device, dtype, tile, clip_length
+        self._run = Tuned(net, "run") if tune else net.run
+        self._step = Tuned(net, "step") if tune else net.step
         self._grids: dict[tuple[int, int], Grid] = {}
         self._largest: int | None = None  # side of tiles that is known to fit, since larger ones did not
         self._first_side: int | None = None
@@ -63,7 +73,7 @@ class Runner:
                 call.done()
                 return restored
             except RuntimeError as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self.tile != "auto":
                     advice = "a smaller --tile N" if self.tile else "--tile auto or --tile N"
@@ -76,12 +86,12 @@ class Runner:
         if grid.whole:
             for position in positions:
                 if position not in feed.tensors:
-                    feed.tensors[position] = self._upload(grid.cut(feed[position], grid.tiles[0])[None])[0]
-            return grid.crop(self._finish(call(self._batch([feed.tensors[p] for p in positions]), None)))
+                    feed.tensors[position] = self.upload(grid.cut(feed[position], grid.tiles[0])[None])[0]
+            return grid.crop(self.finish(call(self._batch([feed.tensors[p] for p in positions]), None)))
         canvas: Tensor | None = None
         for number, tile in enumerate(grid.tiles):
-            x = self._upload(np.stack([grid.cut(feed[position], tile) for position in positions]))
-            restored = self._finish(call(self._batch(list(x)), number))
+            x = self.upload(np.stack([grid.cut(feed[position], tile) for position in positions]))
+            restored = self.finish(call(self._batch(list(x)), number))
             if canvas is None:
                 canvas = grid.canvas(*restored.shape[:-2])
             grid.paste(canvas, tile, restored)
@@ -93,11 +103,11 @@ class Runner:
         with torch.inference_mode():
             if self.dtype is not None:
                 with torch.autocast(self.device.type, self.dtype):
-                    restored = self.net.run(x)["restored"][0]
+                    restored = self._run(x)["restored"][0]
                 if bool(restored.isfinite().all()):
                     return restored
                 self._warn_not_finite()
-            return self.net.run(x)["restored"][0]
+            return self._run(x)["restored"][0]
 
     def run_shared(self, x: Tensor, store: SharedStore, positions: Sequence[int]) -> Tensor:
         """A window whose work is shared with those before it, as `run`.
@@ -133,14 +143,27 @@ class Runner:
     def _guarded_step(self, x: Tensor, state: State) -> tuple[dict[str, Tensor], State]:
         if self.dtype is not None:
             with torch.autocast(self.device.type, self.dtype):
-                outputs, after = self.net.step(x, state)
+                outputs, after = self._step(x, state)
             if all(bool(value.isfinite().all()) for value in (outputs["restored"], *after.values())):
                 return outputs, after
             self._warn_not_finite()
             state = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
         return self.net.step(x, state)
 
-    def _upload(self, pixels: Pixels) -> Tensor:
+    def sweep_step(self, sweep: str, maps: Maps, state: State) -> tuple[State, State]:
+        """One step of a walk through a clip (`Network.sweep_step`), as `run`."""
+        with torch.inference_mode():
+            if self.dtype is not None:
+                with torch.autocast(self.device.type, self.dtype):
+                    written, after = self.net.sweep_step(sweep, maps, state)
+                if all(bool(value.isfinite().all()) for value in (*written.values(), *after.values())):
+                    return written, after
+                self._warn_not_finite()
+                maps = {key: v.float() if v.is_floating_point() else v for key, v in maps.items()}
+                state = {name: v.float() if v.is_floating_point() else v for name, v in state.items()}
+            return self.net.sweep_step(sweep, maps, state)
+
+    def upload(self, pixels: Pixels) -> Tensor:
         """`(T, h, w, 3)` pixels on the host to `(T, 3, h, w)` on the device, as the network's weights want them."""
         own = pixels if pixels.flags.writeable else pixels.copy()  # torch has no read-only tensors
         x = torch.from_numpy(own)
@@ -153,7 +176,8 @@ class Runner:
     def _batch(self, frames: list[Tensor]) -> Tensor:
         return frames[0][None] if self.net.contract.kind == "image" else torch.stack(frames)[None]
 
-    def _finish(self, restored: Tensor) -> Tensor:
+    def finish(self, restored: Tensor) -> Tensor:
+        """A result on the host, as RGB in [0, 1]."""
         return self.net.io.decode(restored.float()).cpu()
 
     def _warn_not_finite(self) -> None:
@@ -219,7 +243,8 @@ class Runner:
         say(f"{self.device}: out of memory; going on with tiles of {side} pixels")
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the host, had too little memory."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

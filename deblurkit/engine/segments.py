@@ -23,7 +23,8 @@ from deblurkit.engine.launch import Place
 from deblurkit.engine.parts import Parts, load_state, save_state
 from deblurkit.engine.pipeline import restore_into
 from deblurkit.engine.shots import find_cuts
-from deblurkit.errors import DataError, DeblurkitError
+from deblurkit.engine.stages import Stages
+from deblurkit.errors import DeblurkitError
 from deblurkit.files import write_json
 from deblurkit.image_io import Pixels
 from deblurkit.video.reader import Timing, VideoReader
@@ -46,6 +47,7 @@ def restore_in_parts(
     place: Place | None = None,
     advance: Advance = lambda count: None,
     segment: int = SEGMENT,
+    stages: Stages | None = None,
 ) -> int:
     """Restore a video in parts, those that are there already left out.
 
@@ -55,7 +57,7 @@ def restore_in_parts(
     Args:
         target: the result. encoding: arguments of `VideoWriter`. place: this process among those of the job.
         advance: called with numbers of frames that this process has done, those of an earlier run included.
-        segment: frames in a segment.
+        segment: frames in a segment. stages: see `restore_into`.
 
     Returns:
         number of frames in the result.
@@ -66,7 +68,7 @@ def restore_in_parts(
     """
     place = place or Place(torch.device("cpu"))
     parts = Parts(target)
-    job = _Job(restorer, reader, target, dict(encoding), parts, segment)
+    job = _Job(restorer, reader, target, dict(encoding), parts, segment, stages)
     parts.open(job.signature())
     _meet(place)
     try:
@@ -117,9 +119,10 @@ class _Job:
         encoding: dict[str, Any],
         parts: Parts,
         segment: int,
+        stages: Stages | None,
     ) -> None:
         self.restorer, self.reader, self.target, self.encoding = restorer, reader, target, encoding
-        self.parts, self.segment = parts, segment
+        self.parts, self.segment, self.stages = parts, segment, stages
         self.has_state = restorer.net.contract.kind == "stream"
 
     def signature(self) -> dict[str, Any]:
@@ -198,7 +201,7 @@ class _Job:
         sink = _PartSink(self, source, first, begin, stop)
         part = _Part(self.restorer, first, stop, begin if earlier is None else first, earlier, sink.passing)
         with sink:
-            restore_into(part, source, sink, advance)  # type: ignore[arg-type]
+            restore_into(part, source, sink, advance, self.stages)
         if source.count is not None:
             self.parts.mark_end(source.count)
 
@@ -289,19 +292,12 @@ class _PartSink:
         writer.__exit__(None, None, None)
         parts = self._job.parts
         self._path.replace(parts.segment(self._position - writer.frames, self._position))
-        for path in parts.folder.glob("*.state"):
-            if self._begin <= int(path.stem) < self._position:
-                path.unlink(missing_ok=True)
+        parts.forget_states(self._begin, self._position)
 
 
-def is_in_parts(target: Path) -> bool:
-    """There are parts of this result."""
-    return (Parts(target).folder / "job.json").exists()
-
-
-def check_possible(reader: object, target: Path, comparing: bool) -> None:
-    """Raise DataError where a result cannot be made in parts."""
+def check_possible(target: Path, comparing: bool) -> None:
+    """Raise DeblurkitError where a result cannot be made in parts."""
     if comparing:
         raise DeblurkitError("--resume, --gpus and --procs do not go with --side-by-side and --compare-slider")
     if target.suffix.lower() == ".gif":
-        raise DataError(f"{target}: a .gif cannot be made in parts (--resume, --gpus, --procs); use another container")
+        raise DeblurkitError(f"{target}: a .gif cannot be made in parts (--resume, --gpus, --procs)")

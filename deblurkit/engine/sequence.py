@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -79,6 +80,8 @@ class Walk:
     @property
     def lookahead(self) -> int:
         """How many frames after a frame its result can depend on, those that find changes of shot included."""
+        if self.exact:
+            return sys.maxsize
         segments = 2 * self.clip_length if self.kind == "clip" else 0
         return sum(self.context) + segments + (2 * AROUND if self.shots is True else 0)
 
@@ -94,7 +97,8 @@ class Walk:
         count = 0
         for first, shot in self._split(frames):
             feed = Feed(shot)
-            for position, restored in self._restore_shot(feed, first, part):
+            found = self._exactly(feed, first, part) if self.exact else self._restore_shot(feed, first, part)
+            for position, restored in found:
                 yield first + position, restored
             count = first + feed.count
             if wanted is not None and wanted[-1] < count:
@@ -114,6 +118,14 @@ class Walk:
         if self.kind == "clip":
             return self._segments(feed, wanted)
         return self._windows(feed, wanted)
+
+    def _exactly(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Tensor]]:
+        from deblurkit.engine.exact import restore_exactly
+
+        wanted = part.behind(first)
+        for position, restored in restore_exactly(self.runner, feed.all()):
+            if wanted is None or position in wanted:
+                yield position, restored
 
     def _windows(self, feed: Feed, wanted: Sequence[int] | None) -> Iterator[tuple[int, Tensor]]:
         past, future = self.context

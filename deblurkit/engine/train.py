@@ -30,6 +30,7 @@ from deblurkit.hooks.non_finite_hook import NonFiniteHook
 from deblurkit.hooks.tensorboard_hook import TensorBoardHook
 from deblurkit.hooks.validation_hook import ValidationHook
 from deblurkit.models.base import Model
+from deblurkit.network import Network
 from deblurkit.options import Options
 from deblurkit.registry import HOOK_REGISTRY, MODEL_REGISTRY
 
@@ -105,10 +106,13 @@ class Training:
         }
         for role, network in networks.items():
             weights, strict, param_key = start[role]
+            io = path.convention() if role == "g" else None
             if point and role in point.weights:
                 load_weights(network, point.weights[role])
             elif weights:
-                load_weights(network, read_checkpoint(weights, averaged=param_key == "params_ema"), strict)
+                load_weights(network, read_checkpoint(weights, averaged=param_key == "params_ema"), strict, io)
+            elif io is not None:
+                cast(Network, network).io = io
         return networks
 
     def _make_hooks(self) -> list[Hook]:

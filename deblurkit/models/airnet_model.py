@@ -52,6 +52,8 @@ class AirNetModel(RestorationModel):
             does not fit the batches.
     """
 
+    sections = ("contrastive",)
+
     def __init__(self, options: Options, networks: Mapping[str, nn.Module], place: Place) -> None:
         train = options.training()
         if train.contrastive is None:

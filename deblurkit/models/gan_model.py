@@ -52,6 +52,8 @@ class GANModel(RestorationModel):
         OptionsError: `network_d`, `train.optim_d` or `train.gan` is missing, or its type is no adversarial loss.
     """
 
+    sections = ("gan",)
+
     def __init__(self, options: Options, networks: Mapping[str, nn.Module], place: Place) -> None:
         train = options.training()
         if "d" not in networks or train.gan is None or train.optim_d is None:

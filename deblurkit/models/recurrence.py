@@ -68,7 +68,7 @@ def _walk(net: Network, x: Tensor, truncate: int | None, recompute: bool) -> dic
     """The walks of a clip network (`Network.sweeps`), all of their maps at hand."""
     step = _recomputed(net.sweep_step) if recompute else net.sweep_step
     length = x.shape[1]
-    maps: dict[str, list[Tensor]] = {"frame": list(x.unbind(1))}
+    maps: dict[str, dict[int, Tensor]] = {"frame": dict(enumerate(x.unbind(1)))}  # by place; some have gaps
     walks = net.sweeps()
     sweep = next(walks, None)
     while sweep is not None:
@@ -82,14 +82,14 @@ def _walk(net: Network, x: Tensor, truncate: int | None, recompute: bool) -> dic
                 (name, place): maps[name][i + place]
                 for name, places in sweep.reads.items()
                 for place in places
-                if 0 <= i + place < length
+                if i + place in maps[name]
             }
             outputs, state = step(sweep.name, at_hand, state)
             for name, value in outputs.items():
                 written.setdefault(name, {})[i] = value
-        maps.update({name: [values[i] for i in range(length)] for name, values in written.items()})
+        maps.update(written)
         try:
             sweep = walks.send(state)
         except StopIteration:
             sweep = None
-    return {output.name: torch.stack(maps[output.name], dim=1) for output in net.contract.outputs}
+    return {o.name: torch.stack([maps[o.name][i] for i in range(length)], dim=1) for o in net.contract.outputs}

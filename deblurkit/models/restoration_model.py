@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,23 @@ _CONTINUES = "continues"
 class RestorationModel(Model):
     """Trains `network_g` on the weighted sum of `train.losses`, each looking at one of the network's outputs.
 
+    Class attributes that a model may set:
+        sections: which of `train.gan` and `train.contrastive` it uses; others would be ignored, so they are errors.
+
     Raises:
-        OptionsError: a loss looks at an output that the network does not have.
+        OptionsError: a loss looks at an output that the network does not have, or a section that nothing uses.
     """
+
+    sections: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Options, networks: Mapping[str, nn.Module], place: Place) -> None:
         super().__init__(options, networks, place)
         train = self.train_options
+        for section in ("gan", "contrastive"):
+            if getattr(train, section) is not None and section not in self.sections:
+                raise OptionsError(
+                    f"train.{section}: a {type(self).__name__} has no use for it; should model_type be another one?"
+                )
         self.add_stepper("optim_g", train.optim_g, self.net)
         self.losses = {name: (build_loss(loss.mapping()).to(place.device), loss) for name, loss in train.losses.items()}
         entry = options.datasets.get("train")
@@ -94,7 +104,9 @@ class RestorationModel(Model):
         averaged: Terms = {}
         if any(loss.needs for loss, _ in self.losses.values()):
             with torch.no_grad():
-                averaged = self.averages["g"].run(batch["lq"])
+                average = self.averages["g"]
+                found = average.run(average.io.encode(batch["lq"]))
+                averaged = {name: average.io.decode(value) for name, value in found.items()}
         for name, (loss, looks_at) in self.losses.items():
             restored, target = self._pair(outputs, batch, looks_at)
             more = {"averaged": averaged[looks_at.output]} if loss.needs else {}

@@ -22,12 +22,12 @@ Backend = Literal["torch", "torchvision", "triton"]
 
 #: Bytes that one intermediate tensor of an operator may take (the unfolded input of a deformable convolution and the
 #: like), by type of device; a few such tensors exist at a time. Operators that have them take `budget` as an argument.
-BUDGETS = {"cpu": 16 * 2**20, "cuda": 512 * 2**20}
+BUDGETS = {"cpu": 16 * 2**20, "cuda": 512 * 2**20, "meta": 2**62}  # what has no memory is not cut
 
 _forced: Backend | None = None
+_unbounded = False
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
 def has_torchvision() -> bool:
     """Whether torchvision is installed and its compiled operators fit this torch."""
     if hasattr(torch.ops.torchvision, "deform_conv2d"):
@@ -48,6 +48,9 @@ def has_triton() -> bool:
     return torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
 
 
+# what torch.compiler.assume_constant_result does; but that takes seconds to import, for every command
+has_torchvision._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
 _RUNS: dict[Backend, Callable[[], bool]] = {
     "torch": lambda: True,
     "torchvision": has_torchvision,
@@ -64,7 +67,20 @@ _PREFERENCE: dict[str, dict[str, tuple[Backend, ...]]] = {
 
 def budget_of(device_type: str, asked: int | None = None) -> int:
     """Bytes for an intermediate tensor: what is asked for, else the device's own budget."""
+    if _unbounded:
+        return 1 << 62
     return BUDGETS.get(device_type, BUDGETS["cpu"]) if asked is None else asked
+
+
+@contextmanager
+def in_one_piece() -> Iterator[None]:
+    """No budgets: for counting operations on the meta device, where many small ones take time and none takes memory."""
+    global _unbounded
+    before, _unbounded = _unbounded, True
+    try:
+        yield
+    finally:
+        _unbounded = before
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:

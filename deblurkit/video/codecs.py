@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -248,11 +248,19 @@ def _missing_from(suffix: str, codecs: Collection[str]) -> list[str]:
     return [codec for codec in codecs if codec not in held]
 
 
-def default_suffix(source_suffix: str, video: str, copied: Collection[str]) -> str:
-    """The file ending for a result: the source's, where that container holds everything; else .mp4, else .mkv."""
+def default_suffix(
+    source_suffix: str, video: str, copied: Collection[str], fits: Callable[[str], bool] = lambda suffix: True
+) -> str:
+    """The file ending for a result: the source's, where that container holds everything; else .mp4, else .mkv.
+
+    Args:
+        video: format of the pictures. copied: of the streams that come along. fits: what else decides about an ending.
+    """
     homes = (".mkv",) if video == "ffv1" else (".mp4", ".mkv")
     own = source_suffix.lower()
     if own in SILENT and not _missing_from(own, [video]):
         return own
     candidates = [own, *homes] if own in (homes if video == "ffv1" else _TIMED) else homes
-    return next((suffix for suffix in candidates if not _missing_from(suffix, [video, *copied])), ".mkv")
+    return next(
+        (suffix for suffix in candidates if not _missing_from(suffix, [video, *copied]) and fits(suffix)), ".mkv"
+    )

@@ -80,13 +80,19 @@ def has_full_chroma(source: VideoFormat) -> bool:
     return source.is_rgb or (source.chroma_width(16), source.chroma_height(16)) == (16, 16)
 
 
+def has_alpha(source: VideoFormat) -> bool:
+    """True for formats that can be transparent."""
+    return source.has_palette or any(component.is_alpha for component in source.components)
+
+
 def alpha_of(frame: VideoFrame) -> Pixels | None:
     """The transparency of a frame of 8-bit RGB, `(H, W)` uint8; None where it is opaque or of another format."""
-    alike = frame.format.is_rgb and not frame.format.is_planar and depth_of(frame.format) == 8
-    if not (frame.format.has_palette or (alike and any(c.is_alpha for c in frame.format.components))):
+    packed = frame.format.is_rgb and not frame.format.is_planar and depth_of(frame.format) == 8
+    if not has_alpha(frame.format) or not (packed or frame.format.has_palette):
         return None
     alpha = frame.to_ndarray(format="rgba")[..., 3]
-    return None if alpha.min() == 255 else np.ascontiguousarray(alpha)
+    unset = frame.format.has_palette and alpha.max() == 0  # palettes of old formats have none
+    return None if unset or alpha.min() == 255 else np.ascontiguousarray(alpha)
 
 
 #: Decoders of formats whose chroma samples lie between luma samples; in every other format they lie on the left ones.

@@ -10,6 +10,9 @@ from deblurkit.errors import DataError, VideoError
 #: Bytes at the beginning of a file that tell what it is; an animated PNG says so before its first pixels.
 _HEAD = 1 << 16
 
+#: Brands of the ISO format that are pictures (MIAF, AVIF, HEIF); libav would give their tiles as frames.
+_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
 
 
@@ -36,7 +39,8 @@ def kind_of(head: bytes) -> Literal["picture", "other"]:
     if head.startswith(b"\x89PNG") and b"acTL" in head.partition(b"IDAT")[0]:
         return "other"
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    return "picture" if webp or head.startswith(_PICTURES) else "other"
+    brand = head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS
+    return "picture" if webp or brand or head.startswith(_PICTURES) else "other"
 
 
 def check_whole(path: Path) -> None:

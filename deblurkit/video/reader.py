@@ -17,7 +17,7 @@ import numpy as np
 from deblurkit.console import warn
 from deblurkit.errors import DataError, VideoError
 from deblurkit.image_io import Pixels
-from deblurkit.video.color import ColorTags, ToRGB, alpha_of, depth_of, frame_tags, has_full_chroma
+from deblurkit.video.color import ColorTags, ToRGB, alpha_of, depth_of, frame_tags, has_alpha, has_full_chroma
 from deblurkit.video.probe import check_whole, read_head
 from deblurkit.video.remux import copied_streams
 
@@ -77,6 +77,7 @@ class VideoReader:
         time_base: seconds per unit of timestamps. rate: average frames per second.
         tags: colour metadata as stored. depth: bits per component as stored.
         full_chroma: the source has a colour for every pixel. rgb: it is stored as RGB.
+        loses_alpha: it has transparency of a kind that is not read (`Timing.alpha` has that of GIFs).
         interlaced: the first frame holds two moments, in its odd and its even lines.
         aspect: shape of a pixel, width to height, upright.
         metadata: of the container. copied_codecs: of the streams that travel with the picture, audio and subtitles.
@@ -116,6 +117,8 @@ class VideoReader:
             self.dtype = np.dtype(np.uint8 if self.depth <= 8 else np.uint16)
             self.turn = _turn(first)
             self.interlaced = first.interlaced_frame
+            alpha_track = stream.metadata.get("alpha_mode") == "1"  # WebM's, which libav's own decoders pass over
+            self.loses_alpha = alpha_track or (has_alpha(first.format) and not first.format.is_rgb)
         self.width, self.height = self._stored[::-1] if self.turn.transpose else self._stored
         self.aspect = 1 / aspect if self.turn.transpose and aspect else aspect
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
     from deblurkit.video.reader import VideoReader
 
-_MATROSKA = (".mkv", ".webm")
+#: Packets among which the first one of a stream is looked for.
+_EARLY = 5000
+
 _QUICKTIME = (".mp4", ".m4v", ".mov", ".3gp", ".3g2")
 
 
@@ -46,7 +49,11 @@ def other_streams(reader: VideoReader, suffix: str) -> tuple[list[int], list[str
         for stream in container.streams:
             if stream in main or _is_made_anew(stream, container, suffix):
                 continue
-            if _fits(reader, stream.index, suffix):
+            if stream.type == "attachment" or (_is_cover(stream) and suffix == ".mkv"):
+                fits = suffix == ".mkv"  # it stands in the header, of which there is none without a track
+            else:
+                fits = _fits(reader, stream.index, suffix)
+            if fits:
                 carried.append(stream.index)
             else:
                 kind = "cover picture" if _is_cover(stream) else f"{stream.type} track"
@@ -66,29 +73,41 @@ def _is_made_anew(stream: Stream, container: InputContainer, suffix: str) -> boo
     return chapters or ("timecode" in stream.metadata and suffix in _QUICKTIME)
 
 
+def unfit_streams(reader: VideoReader, suffix: str) -> list[str]:
+    """Formats of the sound and subtitles that a file with this ending does not take, whatever libav says of them.
+
+    (MP4 holds PCM sound, but not the one of an AVI, which does not say where its channels play.)
+    """
+    with reader.open() as container:
+        streams = copied_streams(container) if suffix not in SILENT else []
+        found = {s.index: s.codec_context.name for s in streams}
+    return [name for index, name in found.items() if not _fits(reader, index, suffix)]
+
+
 def _fits(reader: VideoReader, index: int, suffix: str) -> bool:
+    """True where a file that holds nothing but the first packet of this stream can be written and read."""
     with tempfile.TemporaryDirectory() as folder, reader.open() as container:
         path = Path(folder) / f"trial{suffix}"
         try:
             source = container.streams[index]
-            first = _first_packet(container, source)
+            first = _first_packet(container, index)
             with av.open(f"file:{path}", "w") as output:
                 target = add_copy(output, source, first, suffix)
-                if first is not None and target is not None:
-                    first.stream = target
-                    output.mux_one(first)
-                else:
+                if first is None or target is None:
                     output.start_encoding()
+                    return source.type in ("audio", "subtitle")
+                first.stream = target
+                output.mux_one(first)
             with av.open(f"file:{path}") as written:
                 return len(written.streams) == 1
         except (av.error.FFmpegError, ValueError):
             return False
 
 
-def _first_packet(container: InputContainer, stream: Stream) -> Packet | None:
-    if stream.type == "attachment":
-        return None
-    return next((packet for packet in container.demux(stream) if packet.size), None)
+def _first_packet(container: InputContainer, index: int) -> Packet | None:
+    """The first packet of a stream, if it comes early; a film is not read to its end for one."""
+    packets = itertools.islice(container.demux(), _EARLY)
+    return next((packet for packet in packets if packet.stream_index == index and packet.size), None)
 
 
 def add_copy(output: OutputContainer, source: Stream, first: Packet | None, suffix: str) -> Stream | None:
@@ -101,7 +120,7 @@ def add_copy(output: OutputContainer, source: Stream, first: Packet | None, suff
         ValueError, FFmpegError: the container cannot hold it.
     """
     metadata = {k: v for k, v in source.metadata.items() if not is_written_anew(k)}
-    if _is_cover(source) and suffix in _MATROSKA:
+    if _is_cover(source) and suffix == ".mkv":
         codec = source.codec_context.name if source.codec_context else ""
         kind = {"mjpeg": "jpeg"}.get(codec, codec)
         name = metadata.get("filename") or f"cover.{kind.replace('jpeg', 'jpg')}"
@@ -145,7 +164,7 @@ class StreamCopier:
             first = None
             if _is_cover(source):
                 with reader.open() as again:
-                    first = _first_packet(again, again.streams[source.index])
+                    first = _first_packet(again, source.index)
             target = add_copy(output, source, first, suffix)
             if target is not None:
                 self._targets[source.index] = target

@@ -19,7 +19,7 @@ from deblurkit.console import warn
 from deblurkit.errors import VideoError
 from deblurkit.files import atomic_path
 from deblurkit.image_io import Pixels
-from deblurkit.still import fitted_alpha
+from deblurkit.still import Still, fitted_alpha
 from deblurkit.video.codecs import (
     SILENT,
     Choice,
@@ -32,7 +32,7 @@ from deblurkit.video.codecs import (
 from deblurkit.video.color import BT709, FULL, LIMITED, RGB_MATRIX, ColorTags, FromRGB, used_matrix
 from deblurkit.video.palette import gif_options, to_palette
 from deblurkit.video.reader import Timing, VideoReader
-from deblurkit.video.remux import StreamCopier, is_written_anew, other_streams
+from deblurkit.video.remux import StreamCopier, is_written_anew, other_streams, unfit_streams
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -62,7 +62,7 @@ class VideoWriter:
 
     Attributes:
         target: the file. codec: what its pictures are stored as, such as `h264`. frames: how many were written.
-        left_out: the streams of `like` that the container cannot hold, in words.
+        left_out: what of `like` does not come along, in words: streams that the container cannot hold.
 
     Raises:
         VideoError: the container does not hold the codec or one of the copied streams; unknown or missing codec; a
@@ -106,7 +106,12 @@ class VideoWriter:
         self.codec = self._choose((like.width, like.height) if like else (64, 64), like.depth if like else 8).codec
         copied = like.copied_codecs if like and self._suffix not in SILENT else []
         check_container(self.target, [self.codec, *copied])
+        unfit = unfit_streams(like, self._suffix) if like else []
+        if unfit:
+            raise VideoError(f"{self.target}: {self._suffix} files cannot hold this {', '.join(unfit)}; use .mkv")
         self._others, self.left_out = other_streams(like, self._suffix) if like else ([], [])
+        if like is not None and like.loses_alpha:
+            self.left_out.append("transparency")
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
@@ -131,12 +136,12 @@ class VideoWriter:
                 with contextlib.suppress(av.error.FFmpegError):  # closed already, or the file goes away with an error
                     self._output.close()
 
-    def write(self, pixels: Pixels, timing: Timing | None = None) -> None:
+    def write(self, pixels: Pixels, timing: Timing | Still | None = None) -> None:
         """Append a frame.
 
         Args:
             pixels: `(H, W, 3)` RGB, uint8 or uint16; all frames have one size.
-            timing: when it is shown, in the source's time base; None: one frame's time after the last.
+            timing: when it is shown, in the source's time base; None, or a picture: one frame's time after the last.
 
         Raises:
             VideoError: the size changes, or the encoder fails. OSError: the disk is full (`with` turns it into an error
@@ -149,8 +154,9 @@ class VideoWriter:
         if size != first:
             raise VideoError(f"{self.target}: frame {self.frames} has size {size}, the first has {first}")
         step = max(round(1 / (self._rate * self._time_base)), 1)
-        if timing is None:
-            timing = Timing(0 if self._last is None else self._last + step, step)
+        if not isinstance(timing, Timing):
+            alpha = timing.alpha if timing is not None else None
+            timing = Timing(0 if self._last is None else self._last + step, step, alpha)
         pts = timing.pts + round(self._shift / self._time_base)
         # Encoders refuse times that do not grow; a source with two frames at one time keeps both, a tick apart.
         self._last = pts if self._last is None else max(pts, self._last + 1)
@@ -283,7 +289,7 @@ def result_suffix(reader: VideoReader, codec: str | None, lossless: bool) -> str
     """The file ending for what becomes of a video: its own, where that container holds the codec and the sound."""
     size, own = (reader.width, reader.height), reader.path.suffix
     video = av.Codec(encoder_name(codec, size, reader.depth, lossless, own), "w").canonical_name
-    return default_suffix(own, video, reader.copied_codecs)
+    return default_suffix(own, video, reader.copied_codecs, lambda suffix: not unfit_streams(reader, suffix))
 
 
 def _output_tags(like: VideoReader | None, pixel_format: str, width: int, height: int) -> ColorTags:

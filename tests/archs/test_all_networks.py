@@ -35,11 +35,7 @@ def test_compiles_and_exports_where_it_says_so(name: str) -> None:
 def test_agrees_with_the_reference(name: str) -> None:
     fixture = parity.load(name)
     net = ARCH_REGISTRY.get(fixture.arch)(**fixture.meta["kwargs"])
-    found = [
-        (key, "x".join(map(str, value.shape)) or "scalar", str(value.dtype).removeprefix("torch."))
-        for key, value in net.state_dict().items()
-    ]
-    assert sorted(found) == sorted(fixture.keys())
+    assert parity.entries(net) == sorted(fixture.keys())
     assert sum(p.numel() for p in net.parameters()) == fixture.meta["param_count"]
     outputs = fixture.call(fixture.prepare(net))
     assert len(outputs) == len(fixture.outputs)

@@ -23,6 +23,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "IFIRNN": [{"dual_cell": False, "intra_iters": 2}, {"intra_iters": 1}, {"dual_cell": False, "intra_iters": 0}],
     "ESTRNN": [{"past_frames": 0, "future_frames": 0}, {"past_frames": 1, "future_frames": 3}, {"past_frames": 3}],
     "STFAN": [{"clamp_feedback": False}],
+    "PVDNet": [{"PV_ksize": 3, "large_model": True}],
 }
 
 

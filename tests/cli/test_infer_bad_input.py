@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,8 +99,8 @@ def test_bad_files(tmp_path: Path, infer: Infer, make: Callable[[Path], Any], ex
     make(tmp_path / "in.mp4")
     before = state(tmp_path)
     code, said = infer(tmp_path / "in.mp4", "--compare-slider")
-    assert (code, len(lines(said))) == (2, 1), said
-    assert lines(said)[0].startswith("error: ")
+    errors = [line for line in lines(said) if line.startswith("error: ")]
+    assert (code, len(errors), lines(said)[-1]) == (2, 1, errors[0]), said
     assert expected in said
     assert str(tmp_path / "in.mp4") in said or "frame 1 is 64x64" in said
     assert state(tmp_path) == before
@@ -171,19 +172,13 @@ def test_a_full_disk(tmp_path: Path, weights: Path, output: str) -> None:
 def test_the_output_is_the_input(tmp_path: Path, infer: Infer) -> None:
     write_video(tmp_path / "a.mp4", pictures(3))
     write_image(tmp_path / "p.png", pictures(1)[0])
-    write_image(tmp_path / "shot" / "1.png", pictures(1)[0])
     (tmp_path / "link.mp4").symlink_to(tmp_path / "a.mp4")
     before = state(tmp_path)
-    for source, output in (("a.mp4", "a.mp4"), ("a.mp4", "link.mp4"), ("p.png", "p.png"), ("shot", "../in/shot")):
-        place = str(tmp_path / output) if not output.startswith("..") else str(tmp_path.parent / tmp_path.name / "shot")
-        code, said = infer(tmp_path / source, "-o", place, "--overwrite")
-        if source == "shot":  # a folder that exists: the result goes into it
-            assert code == 0
-            continue
+    for source, output in (("a.mp4", "a.mp4"), ("a.mp4", "link.mp4"), ("p.png", "p.png")):
+        code, said = infer(tmp_path / source, "-o", tmp_path / output, "--overwrite")
         assert (code, len(lines(said))) == (2, 1)
         assert "is the input itself" in said
-    after = state(tmp_path)
-    assert {name: after[name] for name in before} == before
+    assert state(tmp_path) == before
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
@@ -204,33 +199,25 @@ def test_an_interrupt(tmp_path: Path, weights: Path, number: signal.Signals, out
     assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
 
 
-def test_a_program_that_stops_reading(tmp_path: Path, weights: Path) -> None:
+def test_a_program_that_stops_reading(tmp_path: Path, infer: Infer, monkeypatch: pytest.MonkeyPatch) -> None:
     """`deblurkit infer ... -o - | head -c 10`."""
-    import subprocess
-    import sys
 
-    source = write_video(tmp_path / "a.mp4", pictures(40, (128, 128)))
-    command = [
-        sys.executable,
-        "-m",
-        "deblurkit",
-        "infer",
-        str(source),
-        "-o",
-        "-",
-        "--crf",
-        "0",
-        "--weights",
-        str(weights),
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=False) as run:
-        assert run.stdout is not None
-        assert run.stderr is not None
-        run.stdout.read(10)
-        run.stdout.close()
-        said = run.stderr.read().decode()
-    assert run.returncode == 2
-    assert lines(said) == ["error: -o -: the program that reads standard output has ended"]
+    class Closed:
+        def isatty(self) -> bool:
+            return False
+
+        @property
+        def buffer(self) -> Any:
+            return self
+
+        def write(self, data: bytes) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    source = write_video(tmp_path / "a.mp4", pictures(6))
+    monkeypatch.setattr(sys, "stdout", Closed())
+    code, said = infer(source, "-o", "-")
+    monkeypatch.undo()
+    assert (code, lines(said)) == (2, ["error: -o -: the program that reads standard output has ended"])
 
 
 def test_settings_that_do_not_fit(tmp_path: Path, infer: Infer) -> None:

@@ -58,12 +58,17 @@ SMALL = {
     "restormer_motion": ["network_g:dim=8", "network_g:num_blocks=[1,1,1,1]", "network_g:num_refinement_blocks=1",
                          "network_g:heads=[1,1,2,2]", "datasets:train:iters=[1,2]", "datasets:train:gt_sizes=[8,16]",
                          "datasets:train:mini_batch_sizes=[2,1]", "train:mixing_augs:mixup=true"],
+    "realesrgan": ["network_g:num_feat=4", "network_g:squeeze_factor=2", "network_g:num_group=1",
+                   "network_g:num_block=1", "network_d:num_feat=8", "datasets:train:gt_size=32",
+                   "train:perceptual_opt:perceptual_weight=0"],
     "edvr": ["network_g:num_feat=8", "network_g:deformable_groups=2", "network_g:num_extract_block=1",
              "network_g:num_reconstruct_block=1", "datasets:train:gt_size=32", "train:tsa_iter=2"],
     "basicvsr": ["network_g:num_feat=4", "network_g:num_block=1", "datasets:train:gt_size=32",
                  "datasets:train:num_frame=3", "train:fix_flow=2"],
 }  # fmt: skip
-SMALL["nafnet_reds"], SMALL["restormer_defocus"] = SMALL["nafnet_gopro"], SMALL["restormer_motion"]
+SMALL["nafnet_reds"] = SMALL["nafnet_gopro"]
+for _name in ("restormer_defocus", "restormer_dual_pixel", "restormer_denoising"):
+    SMALL[_name] = SMALL["restormer_motion"]
 COMMON = [
     *("num_gpu=0", "train:total_iter=2", "val:val_freq=2", "logger:print_freq=1", "logger:save_checkpoint_freq=1"),
     *("logger:use_tb_logger=False", "datasets:train:batch_size_per_gpu=2", "datasets:train:num_worker_per_gpu=0"),
@@ -72,6 +77,10 @@ COMMON = [
 
 def make_data(name: str) -> None:
     """What the paths in a file name, relative to the working folder."""
+    if name == "realesrgan":
+        write_pairs(Path("unused"), Path("datasets/DF2K"), [f"{i}.png" for i in range(4)], (48, 48))
+        write_pairs(Path("datasets/val_LQ"), Path("datasets/val_GT"), ["0.png", "1.png"], (64, 64), scale=4)
+        return
     if name in ("rcan", "srgan"):
         pictures("datasets/LQ", "datasets/GT")
         pictures("datasets/val_LQ", "datasets/val_GT")
@@ -83,8 +92,10 @@ def make_data(name: str) -> None:
                 to_lmdb(Path(f"{key}_{side}"), Path(values[key][f"dataroot_{side}"]))
     elif name.startswith("restormer"):
         values = yaml.safe_load((FILES / f"{name}.yml").read_text())["datasets"]
-        for key in ("train", "val"):
-            pictures(values[key]["dataroot_lq"], values[key]["dataroot_gt"])
+        for entry in (values["train"], values["val"]):
+            for key in ("dataroot_lq", "dataroot_lqL", "dataroot_lqR"):
+                if key in entry:
+                    pictures("noise" if name == "restormer_denoising" else entry[key], entry["dataroot_gt"])
     else:
         root = "datasets/REDS/train_sharp_bicubic" + ("/X4" if name == "basicvsr" else "")
         clips(root, "datasets/REDS/train_sharp", ("000", "001", "002"))

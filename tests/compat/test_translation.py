@@ -125,6 +125,68 @@ def test_srgan() -> None:
     assert loss.arguments["layer_weights"] == {"conv5_4": 1}
 
 
+def test_esrgan_is_relativistic(tmp_path: Path) -> None:
+    text = (FILES / "srgan.yml").read_text().replace("SRGANModel", "ESRGANModel")
+    (tmp_path / "o.yml").write_text(text)
+    gan = load_options(tmp_path / "o.yml").training().gan
+    assert gan is not None
+    assert gan.mapping() == {"type": "RelativisticGANLoss", "gan_type": "vanilla", "pool_size": 0}
+    assert gan.weight == 5e-3
+    found = refused(tmp_path, "srgan", ("SRGANModel", "ESRGANModel"), ("gan_type: vanilla", "gan_type: lsgan"))
+    assert "ESRGANModel: vanilla with the labels 1 and 0 is here" in found[0]
+
+
+def test_realesrgan(capsys: pytest.CaptureFixture[str]) -> None:
+    options = load("realesrgan")
+    train, entry = options.training(), options.datasets["train"]
+    assert options.model_type == "GANModel"
+    assert [train.losses["pixel"].target, train.losses["perceptual"].target] == ["gt_usm", "gt_usm"]
+    assert train.gan is not None
+    assert train.gan.target == "gt"
+    steps = entry.arguments["degradations"]
+    assert [step["type"] for step in steps] == [
+        *["RandomBlur", "RandomResize", "RandomNoise", "RandomJPEGCompression"],
+        *["RandomBlur", "RandomResize", "RandomNoise", "DegradationsWithShuffle"],
+    ]
+    assert steps[0]["kernel_list"][-1] == "sinc"
+    assert steps[0]["kernel_prob"] == pytest.approx([0.405, 0.225, 0.108, 0.027, 0.108, 0.027, 0.1])
+    assert (steps[4]["prob"], steps[4]["sigma_x"], steps[5]["resize_scale"]) == (0.8, [0.2, 1.5], [0.3, 1.2])
+    assert entry.arguments["unsharp"] == {}
+    assert "resize_range2 (taken relative to the size after the first resize" in capsys.readouterr().err
+    plain = load("realesrgan", "model_type=RealESRNetModel", "gt_usm=True")
+    assert plain.model_type == "RestorationModel"
+    assert plain.training().losses["pixel"].target == "gt_usm"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "native"),
+    [
+        ("constant", "25", {"sigma": [25.0]}),
+        ("random", "[0,50]", {"sigma": [0.0, 50.0], "draw": "range"}),
+        ("choice", "[15,25,50]", {"sigma": [15.0, 25.0, 50.0]}),
+    ],
+)
+def test_restormers_noise(kind: str, values: str, native: dict[str, Any]) -> None:
+    train = [f"datasets:train:sigma_type={kind}", f"datasets:train:sigma_range={values}", "datasets:train:in_ch=1"]
+    options = load("restormer_denoising", *train)
+    arguments = options.datasets["train"].arguments
+    assert options.datasets["train"].type == "GaussianNoiseDataset"
+    assert {key: arguments[key] for key in native} == native
+    assert ("draw" in arguments) == ("draw" in native)
+    assert arguments["channels"] == 1
+    assert options.datasets["val"].arguments["sigma"] == [25.0]
+    with pytest.raises(OptionsError, match=r"sigma_type: is constant, random or choice, got 'blind'"):
+        load("restormer_denoising", "datasets:train:sigma_type=blind")
+
+
+def test_restormers_dual_pixels() -> None:
+    entry = load("restormer_dual_pixel").datasets["train"]
+    assert entry.type == "DualPixelDataset"
+    roots = {side: f"./Defocus_Deblurring/Datasets/train/DPDD/{folder}_crops"
+             for side, folder in (("left", "inputL"), ("right", "inputR"), ("gt", "target"))}  # fmt: skip
+    assert entry.arguments == {"dataroot": roots, "augment": {"hflip": 0.5, "vflip": 0.5, "transpose": 0.5}}
+
+
 def test_which_weights_of_a_file() -> None:
     assert load("srgan", "path:pretrain_network_g=x.pth").path.param_key_g == "params_ema"
     assert load("rcan", "path:pretrain_network_g=x.pth").path.param_key_g == "params"
@@ -325,7 +387,10 @@ def every_key(values: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return [path, *(found for key, value in below for found in every_key(value, (*path, key)))]
 
 
-@pytest.mark.parametrize("name", ["edvr", "basicvsr", "srgan", "restormer_motion"])
+@pytest.mark.parametrize(
+    "name",
+    ["edvr", "basicvsr", "srgan", "restormer_motion", "restormer_denoising", "restormer_dual_pixel", "realesrgan"],
+)
 def test_no_value_is_a_crash(name: str) -> None:
     """Whatever stands at a key: the file loads, or the error says where."""
     path = FILES / f"{name}.yml"

@@ -114,10 +114,10 @@ def _find(view: np.ndarray, picture: np.ndarray) -> set[tuple[int, int, int]]:
     for mode in range(8):
         back = view[::-1] if mode % 2 else view
         back = np.rot90(back, -(mode // 2))
-        for y in range(picture.shape[0] - CROP + 1):
-            for x in range(picture.shape[1] - CROP + 1):
-                if np.array_equal(picture[y : y + CROP, x : x + CROP], back):
-                    found.add((y, x, mode))
+        inner = picture[: 1 - CROP, : 1 - CROP]
+        for y, x in np.argwhere((inner == back[0, 0]).all(axis=2)):
+            if np.array_equal(picture[y : y + CROP, x : x + CROP], back):
+                found.add((int(y), int(x), mode))
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.data import default_collate
+from torch.utils.data._utils.pin_memory import pin_memory  # what torch's thread for that calls
 
 from deblurkit.data import batch_memory, loader
 from deblurkit.data.base import EvaluationClip, FrameDataset, Sample
@@ -111,6 +112,19 @@ def test_without_room_a_batch_goes_torchs_way(monkeypatch):
     del held
     monkeypatch.setattr(batch_memory, "SLOT_BYTES", 256)
     assert same(memory.put(0, [sample(5)]), expected)
+
+
+def test_pinning_copies_and_frees_the_slot(monkeypatch):
+    """Pinned memory itself needs a GPU: `test_loading` has a test for one."""
+    copied: list[torch.dtype] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: copied.append(tensor.dtype) or tensor.clone())
+    memory = BatchMemory(1)
+    stored = memory.put(0, [sample(3), sample(4)])
+    pinned = pin_memory(stored)
+    assert same(pinned, default_collate([sample(3), sample(4)]))
+    assert len(copied) == 8  # all but the key and the facts
+    assert memory.put(0, [sample(1)]).slot == stored.slot
+    assert same(pinned, default_collate([sample(3), sample(4)]))
 
 
 @forks

@@ -23,6 +23,7 @@ from tests.support.layout_trees import (
     dvd,
     dvd_by_hand,
     frames,
+    gopro_large_all,
     hide,
     hide_repacked,
     one_folder,
@@ -66,6 +67,14 @@ CASES: list[Case] = [
     (pictures, "pictures", "train", "blur", 1, {"": ["GOPR0372_07_00-000047", "GOPR0374-000001"]}),
     (pictures, "pictures", "train", "crops", 1, {"": ["GOPR0372_07_00-000047-1"]}),
     (pictures_mimo, "pictures", "train", "blur", 1, {"": ["GOPR0372_07_00_000047", "GOPR0374_11_00_000001"]}),
+    (
+        gopro_large_all,
+        "gopro_large_all",
+        "train",
+        "blur",
+        1,
+        {"GOPR0372_07_00": frames(23, 6, 323, ""), "GOPR0372_07_01": frames(21, 6, 4202, "")},
+    ),
     (unpaired, "frames", "all", "blur", 1, {"one": ["00000000", "00000001", "00000002"], "two": ["007", "008"]}),
     (one_folder, "frames", "all", "blur", 1, {"holiday": ["1", "2", "10"]}),
 ]
@@ -155,6 +164,7 @@ def test_it_is_found_read_and_stored(tmp_path, build, layout, split, lq, scale, 
         (vimeo, "train test", ""),
         (pictures, "train test", ""),
         (parallel, "all", ""),
+        (gopro_large_all, "train test", ""),
         (unpaired, "all", ""),
     ],
     ids=identify,
@@ -348,13 +358,72 @@ def test_the_frames_of_the_dvd_paper(tmp_path):
     assert clip.scored[-1] == 97
 
 
-def test_high_frame_rate_video_is_found_as_frames(tmp_path):
-    """GOPRO_Large_all: `{train,test}/SEQ/NNNNNN.png`, all of them sharp."""
+def test_high_frame_rate_video_of_other_names_is_found_as_frames(tmp_path):
     for split in ("train", "test"):
-        write_pairs(tmp_path / split / "GOPR0372_07_00", tmp_path / "unused", frames(3, 6, 47))
+        write_pairs(tmp_path / split / "walk", tmp_path / "unused", frames(3, 6, 47))
     shutil.rmtree(tmp_path / "unused")
     layout = find_layout(tmp_path)
     assert (layout.name, layout.splits(tmp_path)) == ("frames", ["train", "test"])
+
+
+def test_counts_of_gopro_large_all(tmp_path, capsys):
+    """yy frames for each pair of GOPRO_Large: 34,874 in all."""
+    root = gopro_large_all(tmp_path)
+    text = warning(root, "train", capsys)
+    assert "2 sequences, 44 frames; the published set has 22 sequences, 22653 frames" in text
+    assert "GOPR0372_07_00 has 23 frames instead of 700" in text
+    assert "GOPR0374_11_00 is missing" in text
+    published = LAYOUTS["gopro_large_all"].published(root, "test")
+    assert published is not None
+    assert (published.sequences, published.frames) == (11, 12221)
+    assert published.lengths["GOPR0384_11_05"] == 1100
+
+
+def test_gopro_in_both_forms_is_told_apart(tmp_path):
+    """Sequences bear the same names in GOPRO_Large and GOPRO_Large_all."""
+    pairs = make_tree(tmp_path / "pairs", "gopro", size=(8, 8), frames=2, gamma=True)
+    assert find_layout(pairs).name == "gopro"
+    assert find_layout(gopro_large_all(tmp_path / "all")).name == "gopro_large_all"
+    kinds = [find_layout(pairs).scan(pairs, "train", lq) for lq in ("blur", "blur_gamma")]
+    first = [sequences["GOPR0372_07_00"][0] for sequences in kinds]
+    assert [pair.name for pair in first] == ["000047", "000047"]
+    assert [pair.lq.parent.name for pair in first] == ["blur", "blur_gamma"]
+    assert (read_image(first[0].lq) != read_image(first[1].lq)).any()
+    # a frame that one of the three folders lacks is named
+    (pairs / "train" / "GOPR0372_07_00" / "blur_gamma" / "000048.png").unlink()
+    find_layout(pairs).scan(pairs, "train", "blur")
+    with pytest.raises(DataError, match="000048"):
+        find_layout(pairs).scan(pairs, "train", "blur_gamma")
+
+
+def test_raw_frames_of_bsd_are_left_alone(tmp_path):
+    """16-bit TIFF lies beside the 8-bit PNG of the full download."""
+    root = bsd(tmp_path)
+    for side in ("Blur", "Sharp"):
+        folder = root / "train" / "010" / side / "RAW"
+        write_pairs(folder, tmp_path / "unused", frames(3, ending=".tiff"))
+    found = find_layout(root).scan(root, "train")
+    assert [pair.lq.suffix for pair in found["010"]] == [".png"] * 3
+
+
+def test_lists_of_realblur_end_in_a_space(tmp_path):
+    root = realblur(tmp_path)
+    line = (root / "RealBlur_R_test_list.txt").read_text().splitlines()[0]
+    assert line.endswith(" ")
+    (pairs,) = find_layout(root).scan(root, "R_test").values()
+    assert "itensity" in pairs[0].lq.as_posix()
+    assert pairs[0].gt is not None
+    assert pairs[0].gt.parent.name == "gt"
+
+
+def test_repacked_realblur_is_pictures(tmp_path):
+    """As MPRNet and Restormer have it: the name of a scene and a number in both folders, sizes that vary."""
+    root = tmp_path / "RealBlur_J"
+    write_pairs(root / "input", root / "target", ["scene244_reflect_blur_1.png"], (40, 32))
+    write_pairs(root / "input", root / "target", ["scene001_blur_2.png"], (24, 32))
+    layout = find_layout(root)
+    assert (layout.name, layout.splits(root)) == ("pictures", ["all"])
+    assert [pair.name for pair in layout.scan(root, "all")[""]] == ["scene001_blur_2", "scene244_reflect_blur_1"]
 
 
 def test_pairs_in_gopros_form_are_not_taken_for_anything_else(tmp_path):

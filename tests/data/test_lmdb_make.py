@@ -221,7 +221,7 @@ def deepen(path: Path) -> None:
     path.write_bytes(encode_png(read_image(path).astype(np.uint16) * 257))
 
 
-@pytest.mark.parametrize("codec", ["raw", "png"])
+@pytest.mark.parametrize("codec", ["raw", "png", "tiled"])
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -243,6 +243,17 @@ def test_bad_pictures_are_named(tree, tmp_path, cli, codec, spoil, message):
     assert message.format(path) in line
     if spoil is not Path.unlink:
         assert not {p.name for p in (tmp_path / "tree.lmdb").iterdir()} & {"train_lq.lmdb", "train_gt.lmdb"}
+
+
+@pytest.mark.parametrize("kind", ["blur", "sharp"])
+def test_sequences_of_unequal_length_are_refused(tree, tmp_path, cli, kind):
+    for path in sorted((tree / "train" / "seq001" / kind).iterdir())[4:]:
+        path.unlink()
+    code, out, text = cli("lmdb", "make", tree, "--split", "train")
+    assert (code, out) == (2, "")
+    assert "seq001" in text
+    assert "3 of 7 frames have no partner in" in text
+    assert not (tmp_path / "tree.lmdb").exists()
 
 
 def test_partners_of_different_size_are_named_both(tree, cli):

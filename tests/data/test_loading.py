@@ -151,8 +151,9 @@ def test_a_run_goes_on_from_the_middle(root, expected, first, storage):
     assert_same(batches(opt, first=first, mode="auto"), expected[first:])
 
 
-def test_two_processes_see_the_global_batches(root, expected):
-    opt = options(root, batch_size_per_gpu=2)
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_two_processes_see_the_global_batches(root, expected, workers):
+    opt = options(root, batch_size_per_gpu=2, num_worker_per_gpu=workers)
     halves = zip(*(batches(opt, rank=rank, world_size=2) for rank in range(2)), strict=True)
     joined = [{k: a[k] + b[k] if k == "key" else torch.cat([a[k], b[k]]) for k in a} for a, b in halves]
     assert_same(joined, expected)
@@ -344,3 +345,5 @@ class TestPrefetcher:
         for dtype, top in ((torch.uint8, 255), (torch.uint16, 65535)):
             levels = torch.arange(top + 1, dtype=torch.int32).to(dtype)[:, None, None, None].expand(-1, 1, 1, 3)
             assert torch.equal(to_float(levels.cuda()).cpu(), to_float(levels))
+            crops = torch.randint(top + 1, (8, 2, 6, 6, 3), generator=torch.Generator().manual_seed(0)).to(dtype)
+            assert torch.equal(to_float(crops.cuda(), range(8)).cpu(), to_float(crops, range(8)))

@@ -11,8 +11,9 @@ import lmdb
 import numpy as np
 import pytest
 
+from deblurkit.data.lmdb_check import verify_lmdb
 from deblurkit.data.lmdb_make import make_lmdb
-from deblurkit.data.lmdb_store import LmdbStore
+from deblurkit.data.lmdb_store import LmdbStore, close
 from deblurkit.data.store import DiskStore, PairedStores, open_stores
 from deblurkit.errors import DataError
 from deblurkit.image_io import encode_png, read_image, write_image
@@ -173,7 +174,7 @@ def write_basicsr(path: Path, pictures: dict[str, np.ndarray], shapes: dict[str,
     (path / "meta_info.txt").write_text("".join(f"{key}.png {shapes[key]} 1\n" for key in pictures))
 
 
-def test_basicsr_form_is_read_and_its_shapes_are_not_trusted(tmp_path):
+def test_basicsr_form_is_read_and_its_shapes_are_not_trusted(tmp_path, capsys):
     rng = np.random.default_rng(0)
     pictures = {
         key: rng.integers(0, 256, (9, 6, 3), np.uint8) for key in ("001/00000001", "000/00000000", "000/00000001")
@@ -188,6 +189,8 @@ def test_basicsr_form_is_read_and_its_shapes_are_not_trusted(tmp_path):
     for key, picture in pictures.items():
         assert stores.lq.size(key) == (9, 6)
         np.testing.assert_array_equal(stores.gt.read(key, (1, 2, 5, 4)), picture[1:6, 2:6])
+    text = capsys.readouterr().err
+    assert text.count("meta_info.txt says (80, 60) pixels (h, w), the picture has (9, 6), which is used") == 1
 
 
 def test_flat_basicsr_keys(tmp_path):
@@ -255,6 +258,32 @@ def test_damaged_lmdbs_are_refused(tree, tmp_path):
     assert "has neither manifest.json nor meta_info.txt" in message()
     (folder / "meta_info.txt").write_text("nothing of use\n")
     assert "line 1: is not of the form" in message()
+
+
+@pytest.mark.parametrize("form", ["raw", "tiled", "png"])
+@pytest.mark.parametrize("kind", ["branch", "leaf"])
+def test_a_corrupt_page_is_told_and_does_not_end_the_process(tmp_path, form, kind):
+    root = make_tree(tmp_path / "set", splits=("train",), sequences=1, frames=130, size=(24, 40))
+    path = make_lmdb(root, **FORMS[form])[0]
+    store = LmdbStore(path)
+    expected = {key: store.read(key) for key in store.keys()}  # noqa: SIM118
+    close(path.resolve())
+    data = bytearray((path / "data.mdb").read_bytes())
+    flag = {"branch": 1, "leaf": 2}[kind]
+    page = next(p for p in range(0, len(data), 4096) if int.from_bytes(data[p + 10 : p + 12], "little") == flag)
+    data[page : page + 4096] = np.random.default_rng(0).bytes(4096)
+    (path / "data.mdb").write_bytes(data)
+    messages = []
+    for key, pixels in expected.items():
+        try:
+            np.testing.assert_array_equal(store.read(key), pixels)
+        except DataError as error:
+            messages.append((f"{path}: {key}: cannot be read: ", str(error)))
+    assert all(message.startswith(start) for start, message in messages)
+    assert messages
+    assert kind == "leaf" or len(messages) == len(expected)
+    assert len(verify_lmdb(store).damages) == len(messages)
+    close(path.resolve())
 
 
 def test_a_file_that_vanishes_is_named(tree):

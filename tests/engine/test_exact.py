@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 import torch
 
+from deblurkit.build import build_dataset
+from deblurkit.engine import evaluate
 from deblurkit.engine.exact import restore_exactly
+from deblurkit.engine.launch import Place
 from deblurkit.engine.map_store import MapStore
+from deblurkit.engine.pixels import to_pixels
+from deblurkit.engine.restore import Restorer
 from deblurkit.engine.runner import Runner
 from deblurkit.errors import DeblurkitError
+from deblurkit.image_io import read_image
+from deblurkit.metrics import PROTOCOLS
 from deblurkit.network import Network
 from deblurkit.registry import ARCH_REGISTRY
 from deblurkit.testing import stir
 from tests.support.networks import NeighbourClip
+from tests.support.trees import write_pairs
 
 CPU = torch.device("cpu")
 SIZE = (22, 27)
@@ -98,6 +106,60 @@ def test_bf16_and_no_frames() -> None:
     assert found.dtype == torch.float32
     assert 0 < (found - expected).norm() / expected.norm() < 0.05
     assert list(restore_exactly(runner, [])) == []
+
+
+def test_deep_pixels_and_floats_keep_their_depth(tmp_path: Path) -> None:
+    runner = _runner("BasicVSR", {})
+    floats = [np.random.default_rng(i).random((*SIZE, 3), np.float32) for i in range(3)]
+    deep = [(frame * 65535).round().astype(np.uint16) for frame in floats]
+    with torch.no_grad():
+        x = torch.from_numpy(np.stack(floats)).permute(0, 3, 1, 2)
+        expected = runner.net.run(x[None])["restored"][0]
+    for frames, tolerance in ((floats, 1e-5), (deep, 1e-4)):
+        found = [one for _, one in restore_exactly(runner, frames, budget=0, folder=tmp_path)]
+        torch.testing.assert_close(torch.stack(found), expected, rtol=0, atol=tolerance)
+
+
+def test_the_restorer_takes_this_way_shot_by_shot() -> None:
+    net, frames = _runner("BasicVSRPlusPlus", {}).net, _frames(5)
+    restorer = Restorer(net, "cpu", clip_length=2, clip_overlap=0, shots=[0, 3], exact=True)
+    found = torch.stack([one for _, one in restorer.restore_tensors(frames)])
+    runner = Runner(net, CPU, None, 0, 1)
+    expected = torch.cat([_whole(runner, frames[:3]), _whole(runner, frames[3:])])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    some = dict(restorer.restore_tensors(frames, [1, 4]))
+    assert list(some) == [1, 4]
+    torch.testing.assert_close(some[4], expected[4], rtol=1e-5, atol=1e-5)
+    segments = torch.stack(
+        [one for _, one in Restorer(net, "cpu", clip_length=2, clip_overlap=0).restore_tensors(frames)]
+    )
+    assert (segments - expected).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_long_clips_are_evaluated_exactly(at_once: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The figures are those of the whole clip, whether it is seen at once or frame by frame."""
+    write_pairs(tmp_path / "test/clip/blur", tmp_path / "test/clip/sharp", [f"{i}.png" for i in range(5)], size=SIZE)
+    dataset = build_dataset(
+        {"type": "VideoDataset", "dataroot": str(tmp_path), "split": "test", "layout": "paired", "sampling": "n_n",
+         "num_frame": 2, "chunk": "whole"}
+    )  # fmt: skip
+    runner = _runner("BasicVSRPlusPlus", {})
+    steps: list[str] = []
+    step = runner.net.sweep_step
+    monkeypatch.setattr(runner.net, "sweep_step", lambda *given: steps.append(given[0]) or step(*given))
+    monkeypatch.setattr(evaluate, "AT_ONCE", at_once)
+    protocol = PROTOCOLS.get("basicsr-rgb/1")
+    found = evaluate.evaluate(runner.net, dataset, protocol, Place(CPU), "clips")
+    assert len(found.scores) == 5
+    assert bool(steps) == (at_once == 2)
+    frames = [read_image(tmp_path / f"test/clip/blur/{i}.png") for i in range(5)]
+    sharp = [read_image(tmp_path / f"test/clip/sharp/{i}.png") for i in range(5)]
+    restored = [to_pixels(one, np.uint8) for one in _whole(runner, frames)]
+    expected = np.mean(
+        [10 * np.log10(255**2 / np.mean((a - 1.0 * b) ** 2)) for a, b in zip(restored, sharp, strict=True)]
+    )
+    assert found.average["psnr"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_other_networks_are_refused() -> None:

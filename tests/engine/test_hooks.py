@@ -15,6 +15,7 @@ from deblurkit.engine.launch import Place
 from deblurkit.engine.train import Training, train
 from deblurkit.errors import OptionsError, TrainingError
 from deblurkit.hooks.early_stop_hook import EarlyStopHook
+from deblurkit.hooks.loss_window import LossWindow
 from deblurkit.hooks.non_finite_hook import NonFiniteHook
 from tests.support.runs import write_options
 from tests.support.trees import make_tree
@@ -116,6 +117,40 @@ def test_tensorboard_has_curves_and_pictures(tree: Path, tmp_path: Path) -> None
     assert {"losses/pixel", "lr/0", "metrics/val/psnr", "metrics/val/ssim"} <= set(tags["scalars"])
     assert [point.step for point in events.Scalars("losses/pixel")] == [2, 4, 6, 8]
     assert len(tags["images"]) == 1
+
+
+def test_what_is_printed_is_the_mean_since_the_last_line(tree: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen: list[float] = []
+    run = Training(options(tmp_path, tree, val__val_freq=None, logger__use_tb_logger=True, logger__print_freq=4), CPU)
+    step = run.model.train_step
+
+    def noted(batch: Any) -> Any:
+        terms = step(batch)
+        seen.append(float(terms["pixel"]))
+        return terms
+
+    run.model.train_step = noted  # type: ignore[method-assign]
+    assert run.run() == 0
+    means = [sum(seen[:4]) / 4, sum(seen[4:]) / 4]
+    lines = (tmp_path / "experiments" / "tiny" / "train.log").read_text().splitlines()
+    printed = [float(line.rpartition("pixel: ")[2]) for line in lines if "pixel: " in line]
+    assert printed == pytest.approx(means, rel=1e-4)
+    events = EventAccumulator(str(tmp_path / "experiments" / "tiny" / "tb"))
+    events.Reload()
+    assert [point.value for point in events.Scalars("losses/pixel")] == pytest.approx(means, rel=1e-6)
+
+
+def test_means_of_terms_that_are_not_always_there() -> None:
+    window = LossWindow()
+    assert window.take() == {}
+    for i in range(2500):  # more than it keeps one by one
+        window.add({"d": torch.tensor(float(i)), **({"gan": torch.tensor(2.0 * i)} if i % 5 == 0 else {})})
+    assert window.take() == pytest.approx({"d": 1249.5, "gan": 2495.0})
+    assert window.take() == {}
+    window.add({"d": torch.tensor(3.0)})
+    assert window.take() == {"d": 3.0}
 
 
 OWN_HOOK = '''

@@ -59,3 +59,31 @@ def test_two_slurm_tasks_train_together(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "experiments" / "tiny" / "run.json").read_text())
     assert record["devices"] == ["cpu", "cpu"]
     assert record["samples_seen"] == 8
+
+
+def impatient() -> None:
+    """In the process that is started: a meeting of two seconds."""
+    from datetime import timedelta
+
+    from deblurkit.engine import launch
+
+    launch.MEETING = timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("missing", [0, 2])
+def test_a_task_that_never_arrives_ends_the_others(tmp_path: Path, missing: int) -> None:
+    """One that died before they met is nobody's child under Slurm: the others must not wait for ever."""
+    options = write_options(tmp_path / "tiny.yml", tmp_path / "tree")
+    port = free_port()
+    tasks = [
+        start(
+            "train", "-opt", options, "--launcher", "slurm", SLURM_PROCID=rank, SLURM_LOCALID=rank, SLURM_NTASKS=3,
+            SLURM_JOB_NODELIST="localhost", MASTER_PORT=port, before=impatient,
+        )
+        for rank in range(3) if rank != missing
+    ]  # fmt: skip
+    for task in tasks:
+        done = task.wait(60)
+        assert done.returncode == 2, done.stderr
+        assert "of 3 cannot meet the others at MASTER_ADDR:MASTER_PORT = localhost" in done.stderr
+    assert not (tmp_path / "experiments").exists()

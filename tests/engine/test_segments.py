@@ -44,7 +44,7 @@ def restorer(kind: str, **settings: Any) -> Restorer:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three shots, variable frame rate, sound."""
+    """Three shots of small frames, variable frame rate, sound."""
     frames = [*shot(0, 17), *shot(1, 9), *shot(2, 19)]
     small = [np.ascontiguousarray(frame[::3, ::4]) for frame in frames]
     path = tmp_path_factory.mktemp("video") / "a.mkv"
@@ -65,12 +65,11 @@ def plain(video: Path, target: Path, one: Restorer) -> Any:
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("shots", [False, True])
-def test_parts_joined_are_the_whole(video: Path, tmp_path: Path, kind: str, shots: bool) -> None:
-    expected = plain(video, tmp_path / "plain.mkv", restorer(kind, shots=shots))
+def test_parts_joined_are_the_whole(video: Path, tmp_path: Path, kind: str) -> None:
+    expected = plain(video, tmp_path / "plain.mkv", restorer(kind, shots=True))
     done: list[int] = []
     target = tmp_path / "b.mkv"
-    assert in_parts(video, target, restorer(kind, shots=shots), advance=done.append) == sum(done) == 45
+    assert in_parts(video, target, restorer(kind, shots=True), advance=done.append) == sum(done) == 45
     np.testing.assert_array_equal(frames_of(target), expected)
     assert seconds(target) == seconds(tmp_path / "plain.mkv")
     assert copied_packets(target) == copied_packets(video)
@@ -93,9 +92,9 @@ def interrupted_at(count: int) -> Any:
     return advance
 
 
-@pytest.mark.parametrize("tile", [0, 16])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(("kind", "tile"), [*((kind, 0) for kind in NETWORKS), ("shared", 16), ("stream", 16)])
 def test_an_interrupted_job_goes_on(video: Path, tmp_path: Path, kind: str, tile: int) -> None:
+    """Three times; each run goes on at the last whole segment."""
     expected = plain(video, tmp_path / "plain.mkv", restorer(kind, shots=True, tile=tile))
     target = tmp_path / "b.mkv"
     for stop in (11, 26, 44):
@@ -129,7 +128,9 @@ def test_a_lost_state_is_made_again(video: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
-def test_times_and_sound_survive_codecs_with_reordered_frames(video: Path, tmp_path: Path, codec: str) -> None:
+def test_times_and_sound_survive_codecs_with_reordered_frames(tmp_path: Path, codec: str) -> None:
+    video = write_video(tmp_path / "a.mkv", pictures(45, (64, 64)), times=TIMES, audio="aac", codec="ffv1",
+                        pixel_format="bgr0")  # fmt: skip
     target = tmp_path / "b.mp4"
     one = restorer("image")
     assert restore_in_parts(one, VideoReader(video), target, {"codec": codec}, segment=7) == 45
@@ -137,7 +138,10 @@ def test_times_and_sound_survive_codecs_with_reordered_frames(video: Path, tmp_p
     one.restore_video(video, tmp_path / "plain.mp4", codec=codec)
     assert seconds(target) == seconds(tmp_path / "plain.mp4")
     assert copied_packets(target) == copied_packets(tmp_path / "plain.mp4")
-    assert np.abs(frames_of(target).astype(int) - frames_of(video)).mean() < 6
+    errors = [
+        np.abs(frames_of(path).astype(int) - frames_of(video)).mean() for path in (target, tmp_path / "plain.mp4")
+    ]
+    assert errors[0] < 1.1 * errors[1]
 
 
 def by_processes(
@@ -148,13 +152,23 @@ def by_processes(
     monkeypatch.setattr(segments, "_meet", lambda place: gate.wait())
     done, errors = [0] * count, []
 
+    def wait(seconds: float) -> None:
+        if errors:  # as the launcher ends the others when one fails
+            raise StopError
+        pause(seconds)
+
+    pause = time.sleep
+    monkeypatch.setattr(segments.time, "sleep", wait)
+
+    restorers = [restorer(kind, **settings) for _ in range(count)]
+
     def work(rank: int) -> None:
         def advance(more: int) -> None:
             done[rank] += more
 
         try:
             place = Place(torch.device("cpu"), rank, count)
-            assert in_parts(video, target, restorer(kind, **settings), advance=advance, place=place) == 45
+            assert in_parts(video, target, restorers[rank], advance=advance, place=place) == 45
         except BaseException as error:
             errors.append(error)
             gate.abort()
@@ -168,8 +182,7 @@ def by_processes(
     return done
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("shots", [False, True])
+@pytest.mark.parametrize(("kind", "shots"), [*((kind, True) for kind in NETWORKS), ("stream", False)])
 def test_a_video_shared_by_processes(
     monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path, kind: str, shots: bool
 ) -> None:

@@ -37,8 +37,7 @@ class Fixture:
 
     def keys(self) -> list[tuple[str, str, str]]:
         """Key, shape ("64x15x5x5" or "scalar") and dtype of every entry of the state dict."""
-        lines = (FOLDER / f"{self.name}.keys.tsv").read_text().splitlines()
-        return [(key, shape, dtype) for key, shape, dtype in (line.split("\t") for line in lines)]
+        return keys_of(self.name)
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """Put the network into the fixture's mode and fill its weights."""
@@ -55,6 +54,20 @@ class Fixture:
         if "output_slice" in self.meta:
             outputs = [output[parse_slice(self.meta["output_slice"])] for output in outputs]
         return outputs
+
+
+def keys_of(name: str) -> list[tuple[str, str, str]]:
+    """As `Fixture.keys`, also of a published size of which there is nothing but this list."""
+    lines = (FOLDER / f"{name}.keys.tsv").read_text().splitlines()
+    return [(key, shape, dtype) for key, shape, dtype in (line.split("\t") for line in lines)]
+
+
+def entries(net: nn.Module) -> list[tuple[str, str, str]]:
+    """A network's state dict in that form, sorted."""
+    return sorted(
+        (key, "x".join(map(str, value.shape)) or "scalar", str(value.dtype).removeprefix("torch."))
+        for key, value in net.state_dict().items()
+    )
 
 
 def network_fixtures() -> list[str]:
