@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -53,14 +54,25 @@ def _misfit(value: Any, annotation: Any) -> str:
     number, nor a number for a truth value: the constructor would be given the text.
     """
     try:
-        adapter = TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:  # an annotation that only a type checker understands
+        adapter = _adapter(annotation)
+    except TypeError:  # an annotation that cannot be remembered
+        adapter = _adapter.__wrapped__(annotation)
+    if adapter is None:
         return ""
     try:
         checked = adapter.validate_python(value)
     except ValidationError as error:
         return either(plain(item) for item in error.errors())
     return _changed(value, checked)
+
+
+@functools.cache
+def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
+    """What checks values against an annotation; None for one that only a type checker understands."""
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:
+        return None
 
 
 def _changed(given: Any, checked: Any) -> str:
@@ -90,11 +102,7 @@ def _parameters(cls: Callable[..., Any], skip: Iterable[str]) -> tuple[dict[str,
         owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
         if owner is object or (owner.__module__, owner.__name__) == ("torch.nn.modules.module", "Module"):
             return {}, False  # no constructor of its own; torch's says (*args, **kwargs) and refuses both
-    try:
-        hints = typing.get_type_hints(constructor)
-    except (NameError, AttributeError, TypeError, SyntaxError):
-        # an annotation that only a type checker can resolve: the names are still checked
-        hints = {}
+    hints = _hints(constructor)
     found: dict[str, tuple[Any, Any]] = {}
     free = False
     skipped = {"self", *skip}
@@ -104,6 +112,15 @@ def _parameters(cls: Callable[..., Any], skip: Iterable[str]) -> tuple[dict[str,
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL and name not in skipped:
             found[name] = (hints.get(name, Any), parameter.default)
     return found, free
+
+
+@functools.cache
+def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(constructor)
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        # an annotation that only a type checker can resolve: the names are still checked
+        return {}
 
 
 def _name(cls: Callable[..., Any]) -> str:

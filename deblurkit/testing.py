@@ -366,6 +366,20 @@ def _check_split(net: Network) -> None:
             _must(distance <= _SHARED, f"{name!r} of the window {positions} differs by {distance:.1e}")
 
 
+def _check_sweeps(net: Network) -> None:
+    if not net.has_sweeps:
+        return
+    from deblurkit.models.recurrence import run_frame_by_frame
+
+    x = _comfortable(net)
+    for clip in (x, x[:, :1]):
+        with torch.no_grad():
+            expected, (found, _) = net.run(clip), run_frame_by_frame(net, clip)
+        for name, value in found.items():
+            distance = _distance(value, expected[name])
+            _must(distance <= _SHARED, f"{name!r} of {clip.shape[1]} frames differs by {distance:.1e}")
+
+
 def _check_compile(net: Network) -> None:
     if net.contract.capabilities.compile:
         x = _comfortable(net)
@@ -411,6 +425,7 @@ _PROMISES: list[tuple[str, Callable[[Network], None]]] = [
     ("reach: frames farther away than that have no influence", _check_reach),
     ("stream: stepping gives what `run` gives", _check_stream),
     ("split: windows that share their work give what `run` gives", _check_split),
+    ("sweeps: walking through a clip frame by frame gives what `run` gives", _check_sweeps),
 ]
 _SLOW_PROMISES: list[tuple[str, Callable[[Network], None]]] = [
     ("capability compile: torch.compile without graph breaks", _check_compile),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deblurkit.contract import Capabilities, FrameContract, Output
-from deblurkit.network import Network, State
+from deblurkit.network import Maps, Network, State, Sweep
 from deblurkit.registry import ARCH_REGISTRY
 from deblurkit.sharing import Shared
 from deblurkit.testing import check_network
@@ -59,6 +59,32 @@ class Window(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.run_shared(x)["restored"]
+
+
+class Walker(Network):
+    """A clip network that mixes every frame with all later ones, walking backward, then a forward walk."""
+
+    def __init__(self) -> None:
+        super().__init__(FrameContract(kind="clip", halo="data"))
+        self.mix = nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, found = torch.zeros_like(x[:, 0]), []
+        for frame in reversed(x.unbind(1)):
+            state = self.mix(torch.cat([frame, state], 1))
+            found.append(frame + state)
+        return torch.stack(found[::-1], 1)
+
+    def sweeps(self) -> Generator[Sweep, State, None]:
+        yield Sweep("later", "backward", {"frame": (0,)})
+        yield Sweep("last", "forward", {"frame": (0,), "later": (0,)}, drops=("later",))
+
+    def sweep_step(self, sweep: str, maps: Maps, state: State) -> tuple[State, State]:
+        if sweep == "last":
+            return {"restored": maps["frame", 0] + maps["later", 0]}, {}
+        frame = maps["frame", 0]
+        later = self.mix(torch.cat([frame, state.get("later", torch.zeros_like(frame))], 1))
+        return {"later": later}, {"later": later}
 
 
 class Stream(Network):
@@ -235,6 +261,13 @@ class SharesTooMuch(Window):
         return {"restored": self.decode(kept)}
 
 
+class ForgetsWhereItWas(Walker):
+    """Its walk begins anew at every frame."""
+
+    def sweep_step(self, sweep: str, maps: Maps, state: State) -> tuple[State, State]:
+        return super().sweep_step(sweep, maps, {})
+
+
 class NestedState(Stream):
     """Its state is no flat dict of tensors."""
 
@@ -272,7 +305,7 @@ class ForgetsItsArguments(Plain):
         self.config["width"] = width + 1
 
 
-GOOD = [Plain, Pyramid, Window, Stream, Clip, DoubleSize, UnusedButListed, RandomButSaysSo]
+GOOD = [Plain, Pyramid, Window, Stream, Walker, Clip, DoubleSize, UnusedButListed, RandomButSaysSo]
 BAD: dict[type[Network], str] = {
     WrongShape: "`run` returns what the contract declares.*'restored' is .* declared is",
     UndeclaredOutput: "`run` returns what the contract declares.*it returns .'extra', 'restored'",
@@ -289,6 +322,7 @@ BAD: dict[type[Network], str] = {
     Pools: "halo: .*pixels more than 3 away in height change the result",
     KnowsWhereItIs: "halo: .*a tile with 4 pixels .* in width differs",
     OtherSplit: "split: .*'restored' of the window .* differs",
+    ForgetsWhereItWas: "sweeps: .*'restored' of 3 frames differs",
     SharesTooMuch: "split: .*'restored' of the window .* differs",
     NestedState: "stream: .*no flat dict of tensors",
     OtherSteps: "stream: .*frame 0 of 'restored' differs",

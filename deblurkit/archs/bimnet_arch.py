@@ -175,6 +175,12 @@ class BIMNet(nn.Module):
         ValueError: n_feat is below 1.
     """
 
+    paper = (
+        "Recurrent Video Deblurring with Blur-Invariant Motion Estimation and Pixel Volumes, ACM TOG 2021, "
+        "arXiv 2108.09982"
+    )
+    year = 2021
+
     def __init__(self, n_feat: int = 32) -> None:
         if n_feat < 1:
             raise ValueError(f"BIMNet: n_feat starts at 1, not {n_feat}")

@@ -121,6 +121,9 @@ class PWCNet(nn.Module):
         ValueError: n_feat is below 1.
     """
 
+    paper = "PWC-Net: CNNs for Optical Flow Using Pyramid, Warping, and Cost Volume, CVPR 2018, arXiv 1709.02371"
+    year = 2018
+
     def __init__(self, n_feat: int = 16) -> None:
         if n_feat < 1:
             raise ValueError(f"PWCNet: n_feat starts at 1, not {n_feat}")

@@ -163,7 +163,7 @@ class RealBasicVSRNet(Network):
             return self.basicvsr.propagation.sweep_step("cleaned", sweep, maps, state)
         frame = next(iter(maps.values()))
         residue = self.image_cleaning(frame)
-        change = residue.abs().sum(dtype=torch.float64)
+        change = residue.detach().abs().sum(dtype=torch.float64)
         values = torch.full_like(change, residue.numel())
         if state:
             change, values = change + state["change"], values + state["values"]

@@ -176,6 +176,8 @@ def infer(
     if (gpus is not None or procs is not None) and not launch.inside_launcher():
         count = launch.number_of_processes(1, gpus, procs, device)
         if count > 1:
+            if "-" in (*inputs, output):
+                raise OptionsError("--gpus, --procs: standard input and output need one process; name files instead")
             raise typer.Exit(launch.start_processes(count, sys.argv[1:]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
     load_plugins(plugins)

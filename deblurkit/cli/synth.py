@@ -108,7 +108,8 @@ def synth(
         typer.Option(
             "--motion",
             metavar="LOW:HIGH",
-            help="Pixels that the picture moves by during an exposure; of shake, length of the way. Default: 1:24, of shake 6:80.",
+            help="Pixels that the picture moves by during an exposure; of shake, length of the way. "
+            "Default: 1:24, of shake 6:80.",
             rich_help_panel=_PHOTOS,
         ),
     ] = None,

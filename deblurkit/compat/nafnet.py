@@ -10,7 +10,7 @@ NAFNET = Dialect(
     models={"ImageRestorationModel": "RestorationModel"},
     datasets={"PairedImageDataset": PICTURES, "SingleImageDataset": PICTURES},
     losses={"L1Loss": "L1Loss", "MSELoss": "MSELoss", "PSNRLoss": "PSNRLoss"},
-    schedulers={**SCHEDULERS, "TrueCosineAnnealingLR": "TrueCosineAnnealingLR", "LinearLR": "LinearLR"},
+    schedulers={**SCHEDULERS, **{name: name for name in ("TrueCosineAnnealingLR", "LinearLR", "VibrateLR")}},
     # the window of its calculate_ssim extends over the colours
     metrics={"calculate_psnr": "PSNR", "calculate_ssim": "VolumeSSIM"},
     protocol="nafnet-rgb/1",

@@ -55,9 +55,10 @@ def top_level(root: Section, model_type: str) -> dict[str, str]:
     root.ignore("queue_size", why="the samples of a batch are made independently of each other")
     if root.get("high_order_degradation", True) is False:
         root.translation.problem(root.at("high_order_degradation"), "for pairs of files use SRGANModel or SRModel")
-    keys = {"pixel": "gt_usm"} if model_type == "RealESRNetModel" else {
-        "pixel": "l1_gt_usm", "perceptual": "percep_gt_usm", "gan": "gan_gt_usm",
-    }  # fmt: skip
+    keys = {"pixel": "l1_gt_usm", "perceptual": "percep_gt_usm", "gan": "gan_gt_usm"}
+    if model_type == "RealESRNetModel":
+        root.ignore(*keys.values(), why="RealESRNetModel has gt_usm")
+        keys = {"pixel": "gt_usm"}
     return {name: "gt_usm" for name, key in keys.items() if root.get(key, False) is True}
 
 

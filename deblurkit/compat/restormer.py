@@ -24,6 +24,7 @@ RESTORMER = Dialect(
         **SCHEDULERS,
         "TrueCosineAnnealingLR": "TrueCosineAnnealingLR",
         "LinearLR": "LinearLR",
+        "VibrateLR": "VibrateLR",
         "CosineAnnealingRestartCyclicLR": "CosineAnnealingRestartCyclicLR",
     },
     # the window of its calculate_ssim extends over the colours

@@ -147,23 +147,30 @@ class RandomNoise(Degradation):
         self,
         noise_type: list[str],
         noise_prob: list[float],
-        gaussian_sigma: Range = (0.0, 0.0),
+        gaussian_sigma: Range | None = None,
         gaussian_gray_noise_prob: float = 0.0,
         gaussian_sigma_step: float = 0.0,
-        poisson_scale: Range = (0.0, 0.0),
+        poisson_scale: Range | None = None,
         poisson_gray_noise_prob: float = 0.0,
         poisson_scale_step: float = 0.0,
         prob: float = 1.0,
     ) -> None:
         super().__init__(prob)
         self._types = Choice("noise_type", noise_type, "noise_prob", noise_prob, ("gaussian", "poisson"))
+        for kind, key, value in (
+            ("gaussian", "gaussian_sigma", gaussian_sigma),
+            ("poisson", "poisson_scale", poisson_scale),
+        ):
+            if kind in noise_type and value is None:
+                raise OptionsError(f"{key}: missing: {kind} noise needs it")
         self._drifts = {
             "gaussian": Drift(
-                checked_range("gaussian_sigma", gaussian_sigma, 0),
+                checked_range("gaussian_sigma", gaussian_sigma or (0, 0), 0),
                 checked_step("gaussian_sigma_step", gaussian_sigma_step),
             ),
             "poisson": Drift(
-                checked_range("poisson_scale", poisson_scale, 0), checked_step("poisson_scale_step", poisson_scale_step)
+                checked_range("poisson_scale", poisson_scale or (0, 0), 0),
+                checked_step("poisson_scale_step", poisson_scale_step),
             ),
         }
         self._gray = {"gaussian": gaussian_gray_noise_prob, "poisson": poisson_gray_noise_prob}

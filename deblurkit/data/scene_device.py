@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -58,10 +59,16 @@ def draw_scenes(batch: Sample, device: torch.device) -> Sample:
     return {"lq": torch.stack([lq for lq, _ in drawn]), "gt": torch.stack([gt for _, gt in drawn]), **rest}
 
 
+@lru_cache(maxsize=8)
+def _tables(curve: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    to_light, to_pixels = Development(curve).tables()
+    return torch.from_numpy(to_light).to(device), torch.from_numpy(to_pixels).to(device)
+
+
 def _draw(scene: DeviceScene, device: torch.device) -> tuple[Tensor, Tensor]:
     """Blurred frames and sharp ones of a sample, uint8 `(T, h, w, 3)`."""
-    plan, development = scene.plan, Development(scene.curve)
-    to_light, to_pixels = (torch.from_numpy(table).to(device) for table in development.tables())
+    plan = scene.plan
+    to_light, to_pixels = _tables(scene.curve, device)
     lights = [_light(layer, plan.gain, to_light, device) for layer in plan.layers]
     generator = torch.Generator(device).manual_seed(scene.seed)
     blurred, sharp = [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -268,7 +269,7 @@ def synthesise_photos(
             "size": size,
             "length": length,
             "seed": out.seed,
-            "photos": len(files),  # of any of them things before this one may be cut out
+            "photos": zlib.crc32("/".join(files).encode()),  # of any of them things before this one may be cut out
             "source": {"name": files[name].name, "bytes": stat.st_size, "newest": stat.st_mtime_ns},
         }
         target = SequenceTarget(out.root, chosen[name], name, recipe, video_rate=rate, overwrite=out.overwrite)

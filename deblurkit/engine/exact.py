@@ -7,12 +7,14 @@ later walks need wait in the host's memory up to a budget, and in a temporary fi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from deblurkit.console import say
 from deblurkit.engine.map_store import MapStore
 from deblurkit.engine.memory import MARGIN, free_bytes
 from deblurkit.engine.runner import Runner, is_out_of_memory
@@ -21,6 +23,7 @@ from deblurkit.errors import DeblurkitError, DeviceError
 from deblurkit.image_io import Pixels
 from deblurkit.network import Maps, State, Sweep
 
+_REPORT_EVERY_SECONDS = 10.0
 _FRAMES = "frame"  # as networks call them; what is stored are their pixels
 
 
@@ -30,7 +33,7 @@ def restore_exactly(
     *,
     budget: int | None = None,
     folder: str | Path | None = None,
-    advance: Callable[[str, int, int], None] = lambda sweep, done, count: None,
+    advance: Callable[[str, int, int], None] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Restore a clip as if the network saw all of it at once.
 
@@ -51,7 +54,8 @@ def restore_exactly(
         budget: bytes of maps that may be in the host's memory; None: half of what is free.
         folder: for the temporary file of what is more; None: the system's temporary folder. The file is gone when the
             iterator is, after an error too.
-        advance: called after every step with the name of the walk, and how many of how many frames it has done.
+        advance: called after every step before the last walk, with the name of the walk, and how many of how many
+            frames it has done; None: now and then a line on stderr.
 
     Yields:
         position and restored frame in order, as `Restorer.restore_tensors`.
@@ -67,7 +71,19 @@ def restore_exactly(
         )
     budget = int(free_bytes(torch.device("cpu")) * MARGIN) if budget is None else budget
     with MapStore(budget, folder) as store:
-        yield from _Walker(runner, store, advance).restore(frames)
+        yield from _Walker(runner, store, advance or _Report()).restore(frames)
+
+
+class _Report:
+    """Says how far the walks are before frames come out of the last one."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, sweep: str, done: int, count: int) -> None:
+        if time.monotonic() - self._last >= _REPORT_EVERY_SECONDS:
+            self._last = time.monotonic()
+            say(f"before the first result: {sweep}, {done} of {count} frames")
 
 
 class _Walker:
@@ -112,9 +128,10 @@ class _Walker:
             for name, value in written.items():
                 if name != "restored":
                     self._store.put(name, position, value)
-            self._advance(sweep.name, done, self._count)
             if "restored" in written:
                 yield position, self._grid.crop(self._runner.finish(written["restored"][0]))
+            else:
+                self._advance(sweep.name, done, self._count)
         return state
 
     def _fetch(self, name: str, position: int) -> Tensor:

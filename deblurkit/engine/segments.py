@@ -46,7 +46,7 @@ def restore_in_parts(
     encoding: Mapping[str, Any],
     place: Place | None = None,
     advance: Advance = lambda count: None,
-    segment: int = SEGMENT,
+    segment: int | None = None,
     stages: Stages | None = None,
 ) -> int:
     """Restore a video in parts, those that are there already left out.
@@ -57,7 +57,7 @@ def restore_in_parts(
     Args:
         target: the result. encoding: arguments of `VideoWriter`. place: this process among those of the job.
         advance: called with numbers of frames that this process has done, those of an earlier run included.
-        segment: frames in a segment. stages: see `restore_into`.
+        segment: frames in a segment; None: `SEGMENT`. stages: see `restore_into`.
 
     Returns:
         number of frames in the result.
@@ -68,7 +68,7 @@ def restore_in_parts(
     """
     place = place or Place(torch.device("cpu"))
     parts = Parts(target)
-    job = _Job(restorer, reader, target, dict(encoding), parts, segment, stages)
+    job = _Job(restorer, reader, target, dict(encoding), parts, segment or SEGMENT, stages)
     parts.open(job.signature())
     _meet(place)
     try:

@@ -48,8 +48,8 @@ class AirNetModel(RestorationModel):
     `train.accumulate` counts each part of a batch as a batch of its own here.
 
     Raises:
-        OptionsError: `train.contrastive` is missing or no `ContrastiveLoss`, the network is no AirNet, or its queue
-            does not fit the batches.
+        OptionsError: `train.contrastive` is missing or no `ContrastiveLoss`, the network is no AirNet, its queue does
+            not fit the batches, or DDP is told that all parameters learn always.
     """
 
     sections = ("contrastive",)
@@ -74,6 +74,8 @@ class AirNetModel(RestorationModel):
                 f"all processes): set it to {batch}"
             )
         if train.contrastive.encoder_only:
+            if train.static_graph:
+                raise OptionsError("train.static_graph: with contrastive.encoder_only other parameters learn later")
             # DDP must expect that most parameters take no part at first
             train = train.model_copy(update={"find_unused_parameters": True})
             options = options.model_copy(update={"train": train})

@@ -18,6 +18,7 @@ from deblurkit.console import warn
 from deblurkit.errors import DataError, VideoError
 from deblurkit.image_io import Pixels
 from deblurkit.video.color import ColorTags, ToRGB, alpha_of, depth_of, frame_tags, has_alpha, has_full_chroma
+from deblurkit.video.hdr import static_hdr
 from deblurkit.video.probe import check_whole, read_head
 from deblurkit.video.remux import copied_streams
 
@@ -75,7 +76,7 @@ class VideoReader:
         width, height: of the upright frames (rotation metadata is honoured).
         dtype: uint8, or uint16 where the source has more than 8 bits.
         time_base: seconds per unit of timestamps. rate: average frames per second.
-        tags: colour metadata as stored. depth: bits per component as stored.
+        tags: colour metadata as stored. hdr: of the display that it was graded on. depth: bits per component as stored.
         full_chroma: the source has a colour for every pixel. rgb: it is stored as RGB.
         loses_alpha: it has transparency of a kind that is not read (`Timing.alpha` has that of GIFs).
         interlaced: the first frame holds two moments, in its odd and its even lines.
@@ -117,6 +118,7 @@ class VideoReader:
             self.dtype = np.dtype(np.uint8 if self.depth <= 8 else np.uint16)
             self.turn = _turn(first)
             self.interlaced = first.interlaced_frame
+            self.hdr = static_hdr(first)
             alpha_track = stream.metadata.get("alpha_mode") == "1"  # WebM's, which libav's own decoders pass over
             self.loses_alpha = alpha_track or (has_alpha(first.format) and not first.format.is_rgb)
         self.width, self.height = self._stored[::-1] if self.turn.transpose else self._stored
@@ -139,6 +141,8 @@ class VideoReader:
         """The video stream that is restored: the first that is not a cover picture."""
         for stream in container.streams.video:
             if not stream.disposition & av.stream.Disposition.attached_pic:
+                if stream.codec_context is None:
+                    raise VideoError(f"{self.path}: its video is of a format that this build of PyAV does not know")
                 return stream
         others = sorted({stream.type for stream in container.streams})
         raise VideoError(f"{self.path}: has no video stream" + (f", only {', '.join(others)}" if others else ""))

@@ -30,6 +30,7 @@ from deblurkit.video.codecs import (
     encoder_name,
 )
 from deblurkit.video.color import BT709, FULL, LIMITED, RGB_MATRIX, ColorTags, FromRGB, used_matrix
+from deblurkit.video.hdr import StaticHDR, with_static_hdr
 from deblurkit.video.palette import gif_options, to_palette
 from deblurkit.video.reader import Timing, VideoReader
 from deblurkit.video.remux import StreamCopier, is_written_anew, other_streams, unfit_streams
@@ -197,7 +198,8 @@ class VideoWriter:
             else:
                 name = container_name(self._suffix)
                 self._output = output = av.open(self._place, "w", format=name, container_options=options)
-            added = output.add_stream(choice.name, rate=self._rate, options=dict(choice.options))
+            options = with_static_hdr(choice.name, choice.options, self._like.hdr if self._like else StaticHDR())
+            added = output.add_stream(choice.name, rate=self._rate, options=options)
             self._stream = stream = cast("VideoStream", added)
             stream.width, stream.height, stream.pix_fmt = width, height, choice.pixel_format
             context = stream.codec_context

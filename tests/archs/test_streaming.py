@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from deblurkit.models.recurrence import run_frame_by_frame
 from deblurkit.network import Network, State
 from deblurkit.registry import ARCH_REGISTRY
 from deblurkit.testing import stir
@@ -24,17 +25,20 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "ESTRNN": [{"past_frames": 0, "future_frames": 0}, {"past_frames": 1, "future_frames": 3}, {"past_frames": 3}],
     "STFAN": [{"clamp_feedback": False}],
     "PVDNet": [{"PV_ksize": 3, "large_model": True}],
+    "BasicVSRPlusPlus": [{"is_low_res_input": True}],
+    "RealBasicVSRNet": [{"dynamic_refine_thres": 1e-6, "is_sequential_cleaning": True}],
 }
 
 
-def _streams() -> list[Any]:
+def _streams(kind: str = "stream") -> list[Any]:
+    """The networks of a kind; of clip networks those that can walk through a clip."""
     found = []
     for name in ARCH_REGISTRY.names():
         cls = ARCH_REGISTRY.get(name)
         if issubclass(cls, Network):
             with torch.device("meta"):
-                kind = cls(**cls.check_args).contract.kind
-            if kind == "stream":
+                net = cls(**cls.check_args)
+            if net.contract.kind == kind and (kind == "stream" or net.has_sweeps):
                 for i, arguments in enumerate([{}, *VARIANTS.get(name, [])]):
                     found.append(pytest.param(name, {**cls.check_args, **arguments}, id=f"{name}-{i}"))
     return found
@@ -125,3 +129,13 @@ def test_too_short_clips_are_refused(name, arguments, clip_of):
     net, x = clip_of(name, arguments)
     with pytest.raises(ValueError, match="needs at least"):
         net.run(x[:, : net.contract.past + net.contract.future])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "arguments"), _streams("clip"))
+def test_walking_gives_what_the_whole_clip_gives(name, arguments, clip_of):
+    """Networks that look at all frames, one frame at a time (`Network.sweeps`)."""
+    net, x = clip_of(name, arguments)
+    found, _ = run_frame_by_frame(net, x)
+    for key, value in net.run(x).items():
+        _assert_same(found[key], value)

@@ -233,6 +233,7 @@ def test_settings_that_do_not_fit(tmp_path: Path, infer: Infer) -> None:
         ([source, "--crf", "20", "--lossless"], "leave --crf out"),
         ([source, source, "-o", "-"], "standard output takes the result of one input"),
         ([source, "-o", "-", "--compare-slider"], "the page needs a place"),
+        ([source, "-o", "-", "--procs", "2"], "standard input and output need one process"),
         ([source, "-o", "-", "--codec", "png"], "a folder of frames cannot go to standard output"),
     ):
         code, said = infer(*arguments)

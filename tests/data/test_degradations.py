@@ -345,6 +345,7 @@ SIZE = {"type": "RandomResize", "resize_opt": ["area"], "resize_prob": [1.0]}
         ({**SIZE, "target_size": [8, 8], "resize_scale": [1, 2]}, r"0\.target_size: replaces"),
         ({**SIZE, "resize_mode_prob": [1, 0, 0], "resize_scale": [0.1, 0.5]}, r"0\.resize_scale: going up"),
         ({"type": "RandomNoise", "noise_type": ["gausian"], "noise_prob": [1]}, r"did you mean 'gaussian'"),
+        ({"type": "RandomNoise", "noise_type": ["poisson"], "noise_prob": [1]}, r"0\.poisson_scale: missing"),
         ({"type": "RandomJPEGCompression", "quality": [30, 195]}, r"0\.quality: should be a range .* to 100"),
         ({"type": "RandomVideoCompression", "codec": ["libx265"], "codec_prob": [1], "bitrate": [1, 2]}, r"0\.codec: "),
         ({"type": "UnsharpMasking", "kernel_size": 50}, r"0\.kernel_size: should be odd"),

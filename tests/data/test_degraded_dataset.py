@@ -16,6 +16,7 @@ from deblurkit.build import build_dataset
 from deblurkit.data.base import Sample
 from deblurkit.data.degradation_ops import as_frame, as_pixels, unsharp_mask
 from deblurkit.data.degraded_dataset import DegradedVideoDataset
+from deblurkit.data.lmdb_make import make_lmdb
 from deblurkit.data.loader import build_loader
 from deblurkit.data.prefetcher import prefetch
 from deblurkit.data.request import SampleRequest
@@ -216,6 +217,14 @@ class TestWhereSharpFramesComeFrom:
         folder = str(root / "train" / "seq001" / "sharp")
         data = DegradedVideoDataset({"lq": folder}, "train", [TO_LQ], sampling="n_c", num_frame=1)
         assert len(data) == 7
+
+    def test_an_lmdb_that_was_made_of_pairs(self, tmp_path):
+        tree = make_tree(tmp_path / "tree", splits=("train",), sequences=1, frames=4, size=(36, 40))
+        make_lmdb(tree)
+        request = SampleRequest(1, 0, 3, CROP)
+        files, lmdb = (dataset(tree, [TO_LQ], storage=storage, lq="blur")[request] for storage in ("disk", "lmdb"))
+        assert torch.equal(files["gt"], lmdb["gt"])
+        assert torch.equal(files["lq"], lmdb["lq"])
 
     def test_frames_of_two_sizes(self, tmp_path):
         tree = make_tree(tmp_path / "tree", splits=("train",), sequences=1, frames=3, size=(32, 32))

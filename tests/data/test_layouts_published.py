@@ -178,6 +178,15 @@ def test_splits(tmp_path, build, splits, more):
         layout.scan(root, "nonsense")
 
 
+def test_every_layout_can_be_named():
+    from typing import get_args
+
+    from deblurkit.cli.lmdb import LayoutChoice
+    from deblurkit.data.layouts import LayoutName
+
+    assert set(get_args(LayoutName)) == {choice.value for choice in LayoutChoice} == {"auto", *LAYOUTS}
+
+
 def test_published_counts():
     def counts(name: str, split: str, root: str = "x") -> tuple[int, int]:
         published = LAYOUTS[name].published(Path(root), split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,13 @@ def test_a_sample(roots: dict[str, Path], mode: str) -> None:
     assert sample["key"] == ("seq000/00000016" if mode == "average" else "holiday_beach")
     assert sample.keys() == {"lq", "gt", "key"}
     assert (sample["lq"][1] != sample["gt"][0]).any()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_single_frames_serve_networks_for_images(roots: dict[str, Path], mode: str) -> None:
+    data = pickle.loads(pickle.dumps(dataset(roots, mode, num_frame=1)))  # spawned workers get it so
+    sample = data[SampleRequest(0, 0, 0, 24)]
+    assert sample["lq"].shape == sample["gt"].shape == (1, 24, 24, 3)
 
 
 @pytest.mark.parametrize("mode", MODES)

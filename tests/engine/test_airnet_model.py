@@ -138,6 +138,16 @@ def test_views_that_belong_together_are_told_from_earlier_ones() -> None:
     assert np.median(full[-10:]) < 0.8 * np.log(257)
 
 
+def test_bf16_compares_in_full_precision() -> None:
+    plain, reduced = make(), make(precision="bf16")
+    for iteration in range(1, 5):
+        a, b = step(plain, iteration), step(reduced, iteration)
+        assert a == pytest.approx(b, rel=0.2)
+    queues = [model.net.state_dict()["E.E.queue"] for model in (plain, reduced)]
+    assert all(queue.dtype == torch.float32 for queue in queues)
+    torch.testing.assert_close(queues[1].norm(dim=0), torch.ones(1024))
+
+
 def test_averages_hold_the_queue_too() -> None:
     model = make(ema_decay=0.5)
     step(model, 1)
@@ -151,6 +161,7 @@ def test_averages_hold_the_queue_too() -> None:
         ({"contrastive": None}, "needs train.contrastive"),
         ({"contrastive": {"type": "L1Loss"}}, "L1Loss is no ContrastiveLoss"),
         ({"contrastive": {"type": "ContrastiveLoss", "output": "restored"}}, "is logits, not 'restored'"),
+        ({"static_graph": True}, "other parameters learn later"),
     ],
 )
 def test_what_does_not_fit_is_explained(change: dict[str, Any], message: str) -> None:

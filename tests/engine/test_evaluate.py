@@ -12,7 +12,7 @@ import torch
 
 import deblurkit
 from deblurkit.engine.checkpoint import save_network
-from deblurkit.engine.evaluate import evaluate
+from deblurkit.engine.evaluate import evaluate, run_test
 from deblurkit.engine.launch import Place
 from deblurkit.image_io import read_image
 from deblurkit.metrics import PROTOCOLS
@@ -216,3 +216,35 @@ def test_single_pictures_of_any_size_are_never_each_others_neighbours(tmp_path: 
     assert [(s.sequence, s.frame) for s in result.scores] == [("", "a"), ("", "b"), ("", "c")]
     assert result.average == result.average_input
     assert (tmp_path / "out" / "b.png").is_file()
+
+
+def test_a_protocol_with_crops_is_named_for_them_and_gives_its_own_figures(tree: Path, tmp_path: Path) -> None:
+    """A network that pools over what it sees: crops show."""
+    torch.manual_seed(0)
+    net = deblurkit.build_network(
+        {"type": "NAFNet", "width": 4, "enc_blk_nums": [1, 1], "dec_blk_nums": [1, 1], "middle_blk_num": 1}
+    )
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    save_network(tmp_path / "nafnet.pth", net, iteration=0)
+    psnr = {"psnr": {"type": "PSNR"}}
+    figures = {}
+    for name, crops in (
+        ("whole", None),
+        ("crops", {"height": 16, "width_ratio": 0.5}),
+        ("one", {"height": 32, "width": 40}),
+    ):
+        options = write_options(
+            tmp_path / "o.yml", tree, name=name, network_g=net.config, datasets__val__num_frame=1,
+            val={"protocol": {"metrics": psnr, "crops": crops}},
+        )  # fmt: skip
+        folder = run_test(deblurkit.load_options(options, "test"), str(tmp_path / "nafnet.pth"), CPU)
+        record = json.loads((folder / "metrics.json").read_text())
+        assert (record["protocol"]["crops"] or {}) == (crops or {})
+        figures[name] = record["datasets"]["val"]["average"]["psnr"]
+        assert record["protocol"]["name"].endswith("crops=(height=16,width_ratio=0.5)") == (name == "crops")
+    assert figures["one"] == pytest.approx(figures["whole"])
+    assert abs(figures["crops"] - figures["whole"]) > 1e-3
+    path = write_options(tmp_path / "o.yml", tree, val={"protocol": {"metrics": psnr, "crops": {"height": 16}}})
+    with pytest.raises(deblurkit.DeblurkitError, match="give height or height_ratio, and width or width_ratio"):
+        deblurkit.load_options(path, "test")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deblurkit.build import build_dataset
-from deblurkit.engine import evaluate
+from deblurkit.engine import evaluate, exact
 from deblurkit.engine.exact import restore_exactly
 from deblurkit.engine.launch import Place
 from deblurkit.engine.map_store import MapStore
@@ -92,7 +92,7 @@ def test_how_often_is_cleaned_depends_on_all_frames() -> None:
         net.dynamic_refine_thres = 0.1 + 1e-4  # one
     walks: list[str] = []
     list(restore_exactly(runner, frames, advance=lambda sweep, done, count: walks.append(sweep)))
-    assert walks == ["clean"] * 4 + ["backward"] * 4 + ["forward"] * 4
+    assert walks == ["clean"] * 4 + ["backward"] * 4  # and the last one, whose results show how far it is
     net.dynamic_refine_thres = 0.1 - 1e-4
     walks.clear()
     list(restore_exactly(runner, frames, advance=lambda sweep, done, count: walks.append(sweep)))
@@ -160,6 +160,16 @@ def test_long_clips_are_evaluated_exactly(at_once: int, monkeypatch: pytest.Monk
         [10 * np.log10(255**2 / np.mean((a - 1.0 * b) ** 2)) for a, b in zip(restored, sharp, strict=True)]
     )
     assert found.average["psnr"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_line_now_and_then_before_the_first_result(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(restore_exactly(_runner("BasicVSR", {}), _frames(2)))
+    assert "backward" not in capsys.readouterr().err
+    monkeypatch.setattr(exact, "_REPORT_EVERY_SECONDS", 0)
+    list(restore_exactly(_runner("BasicVSR", {}), _frames(2)))
+    assert capsys.readouterr().err.splitlines()[-1] == "before the first result: backward, 2 of 2 frames"
 
 
 def test_other_networks_are_refused() -> None:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -164,27 +162,6 @@ def test_two_inputs_of_one_name_do_not_replace_each_other(tmp_path: Path) -> Non
         infer(restorer(), names, str(tmp_path / "out"), Encoding(), overwrite=True)
 
 
-def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path: Path, run: Infer) -> None:
-    whole = write_video(tmp_path / "whole.mp4", pictures(30), audio="aac").read_bytes()
-    (tmp_path / "whole.mp4").unlink()
-    write_image(tmp_path / "p.png", pictures(1)[0])
-    (tmp_path / "cut.png").write_bytes((tmp_path / "p.png").read_bytes()[:-30])
-    (tmp_path / "p.png").unlink()
-    (tmp_path / "mixed").mkdir()
-    write_image(tmp_path / "mixed" / "1.png", pictures(1)[0])
-    write_image(tmp_path / "mixed" / "2.png", pictures(1, (64, 64))[0])
-    (tmp_path / "hollow").mkdir()
-    for name, content in {"text.mp4": b"hello", "zero.mp4": b"", "cut.mp4": whole[: len(whole) // 2]}.items():
-        (tmp_path / name).write_bytes(content)
-    there = sorted(p.name for p in tmp_path.iterdir())
-    for name in ("text.mp4", "zero.mp4", "cut.mp4", "cut.png", "mixed", "hollow", "none.mp4", "none*.mp4"):
-        code, said = run(tmp_path / name)
-        lines = [line for line in said.splitlines() if not line.startswith("restoring ")]
-        assert (code, len(lines)) == (2, 1), said
-        assert lines[0].startswith("error: ")
-        assert sorted(p.name for p in tmp_path.iterdir()) == there
-
-
 def test_wrong_settings_get_one_line_and_leave_nothing(tmp_path: Path, run: Infer) -> None:
     source = write_video(tmp_path / "a.mp4", pictures(2))
     cases = [
@@ -203,31 +180,6 @@ def test_wrong_settings_get_one_line_and_leave_nothing(tmp_path: Path, run: Infe
     assert "--weights FILE" in said
     assert run(source, weights=tmp_path / "none.pth")[0] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_leaves_nothing(tmp_path: Path, weights: Path, number: signal.Signals, expected: int) -> None:
-    source = write_video(tmp_path / "long.mp4", pictures(8, (128, 128)) * 100)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deblurkit", "infer", str(source), "--weights", str(weights), "--device", "cpu"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".long_deblurred-*")):  # the work has begun
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        time.sleep(0.2)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=30)
-    finally:
-        process.kill()
-    assert process.returncode == expected, said
-    assert "Traceback" not in said
-    assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
 
 
 class Source:

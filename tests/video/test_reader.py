@@ -158,3 +158,11 @@ def test_chroma_is_where_it_was_after_the_way_to_rgb_and_back(
             np.frombuffer(memoryview(p), np.uint8).reshape(p.height, -1)[:, 2 : p.width - 2] for p in (before, after)
         )
         assert abs((new.astype(int) - old).mean()) < 0.1
+
+
+def test_video_of_an_unknown_format_gets_one_line(tmp_path: Path) -> None:
+    data = write_video(tmp_path / "a.mkv", pictures(3), codec="ffv1", pixel_format="bgr0").read_bytes()
+    assert data.count(b"V_FFV1") == 1
+    (tmp_path / "b.mkv").write_bytes(data.replace(b"V_FFV1", b"V_ODD1"))
+    with pytest.raises(VideoError, match=r"b.mkv: its video is of a format that this build of PyAV does not know"):
+        VideoReader(tmp_path / "b.mkv")
