@@ -22,7 +22,7 @@ from deblurkit.registry import ARCH_REGISTRY
 _LEVELS = 6
 _UNIT = 2 ** (_LEVELS - 1)
 _WIDTHS = (8, 32, 64, 32, 16, 2)
-_NAME = re.compile(r"basic_module\.(\d+)\.basic_module\.(\d+)\.(conv\.)?(weight|bias)")
+_WRAPPED = re.compile(r"(basic_module\.\d+\.basic_module\.)(\d+)\.conv\.")
 
 
 class _ConvModule(nn.Module):
@@ -150,24 +150,20 @@ class SpyNet(nn.Module):
         return flows[: length - 1], flows[length - 1 :]
 
     def _load(self, path: str) -> None:
+        from deblurkit.compat.checkpoints import fit_names
         from deblurkit.engine.checkpoint import read_checkpoint
 
-        found: dict[str, Tensor] = {}
-        for key, value in read_checkpoint(path).state.items():
-            match = _NAME.fullmatch(key)
-            if match is None:
-                found[key] = value
-                continue
-            level, layer, wrapped, kind = match.groups()
-            number = int(layer) if wrapped else int(layer) // 2
-            place = f"{number}.conv" if self._wrapped else f"{2 * number}"
-            found[f"basic_module.{level}.basic_module.{place}.{kind}"] = value
-        own = self.state_dict()
-        constants = {"mean": own.pop("mean"), "std": own.pop("std")}
-        lacking = [key for key, value in own.items() if key not in found or found[key].shape != value.shape]
+        names = {_plain(key): key for key in self.state_dict() if key not in ("mean", "std")}
+        own, found = self.state_dict(), fit_names(read_checkpoint(path).state, names)
+        lacking = [name for name, key in names.items() if name not in found or found[name].shape != own[key].shape]
         if lacking:
             raise CheckpointError(f"{path}: holds no weights of SpyNet: {lacking[0]} is missing or of another size")
-        self.load_state_dict({key: found[key] for key in own} | constants)
+        self.load_state_dict({**own, **{key: found[name] for name, key in names.items()}})
+
+
+def _plain(key: str) -> str:
+    """BasicSR's name of a parameter."""
+    return _WRAPPED.sub(lambda found: f"{found[1]}{2 * int(found[2])}.", key)
 
 
 class WrappedSpyNet(SpyNet):

@@ -17,6 +17,7 @@ _DRIFTING = ("MultiStepLR", "MultiStepRestartLR", "TrueCosineAnnealingLR")
 _NATIVE_TRAIN = (
     "accumulate",
     "channels_last",
+    "checkpoint_frames",
     "checkpoint_modules",
     "compile",
     "hooks",
@@ -24,6 +25,7 @@ _NATIVE_TRAIN = (
     "static_graph",
     "sync_bn",
     "tf32",
+    "truncate",
 )
 #: The tools delete no checkpoint.
 _KEEP_ALL = 1_000_000
@@ -91,6 +93,7 @@ def _path(root: Section, dialect: Dialect) -> None:
         wanted = path.values.get(key, "params")
         if path.get(f"pretrain_network_{role}") and wanted in ("params", "params_ema"):
             path.set(wanted, key, "path", f"param_key_{role}")  # every other key, and `~`, is found by itself
+    path.move("io_g", "path", "io_g")
     path.move("resume_state", "path", "resume")
     path.move("experiments_root", "path", "experiments_root")
     path.move("results_root", "path", "results_root")
@@ -319,8 +322,9 @@ def _logger(root: Section) -> None:
         project = wandb.get("project")
         if project and "train" in root.translation.target.values:
             hook = {"type": "WandbHook", "project": project, "print_freq": int(logger.number("print_freq", 100))}
-            hooks = root.translation.target.values.get("train", {}).get("hooks") or []
-            wandb.set([*hooks, {**hook, **({"resume_id": run} if run else {})}], "project", "train", "hooks")
+            hooks = root.translation.target.values["train"].get("hooks")
+            own = hooks if isinstance(hooks, list) else []
+            wandb.set([*own, {**hook, **({"resume_id": run} if run else {})}], "project", "train", "hooks")
         wandb.close()
     logger.set(logger.get("keep_last", _KEEP_ALL), "save_checkpoint_freq", "logger", "keep_last")
     logger.close()

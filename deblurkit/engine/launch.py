@@ -261,6 +261,19 @@ def broadcast_buffers(place: Place, module: torch.nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
+def average(place: Place, tensors: Sequence[torch.Tensor]) -> None:
+    """Give every process the mean of each tensor over all processes, in place; all have the same, in the same order."""
+    if place.world_size == 1 or not tensors:
+        return
+    for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
+        own = [tensor for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.flatten() for tensor in own])
+        dist.all_reduce(flat)
+        flat /= place.world_size
+        parts = flat.split([tensor.numel() for tensor in own])
+        torch._foreach_copy_(own, [part.view_as(tensor) for part, tensor in zip(parts, own, strict=True)])
+
+
 def largest(place: Place, value: int) -> int:
     """The largest `value` of all processes."""
     if place.world_size == 1:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from deblurkit.engine.launch import Place
+from deblurkit.engine.launch import Place, average
 from deblurkit.engine.schedules import OPTIMIZERS, build_schedule, known_name, set_rates
 from deblurkit.engine.step import Stepper, autocast
 from deblurkit.errors import OptionsError
@@ -132,8 +132,10 @@ class Model(ABC):
         sums: Terms = {}
         stepper.zero_grad()
         pieces = [(piece, share / count) for part in _parts(batch, count) for piece, share in self.pieces(part)]
+        # DDP wants every parameter in the last backward pass; a clip's last frames need not use those that make a state
+        by_hand = len(pieces) > count
         for i, (piece, share) in enumerate(pieces):
-            with self._no_sync(role) if i < len(pieces) - 1 else contextlib.nullcontext():
+            with self._no_sync(role) if by_hand or i < len(pieces) - 1 else contextlib.nullcontext():
                 with autocast(self.place.device, self.train_options.precision):
                     terms = compute(piece)
                 total = functools.reduce(torch.add, terms.values())
@@ -141,6 +143,9 @@ class Model(ABC):
             for name, term in terms.items():
                 value = term.detach() if share == 1 else term.detach() * share
                 sums[name] = sums[name] + value if name in sums else value
+        if by_hand:
+            groups = stepper.optimizer.param_groups
+            average(self.place, [p.grad for group in groups for p in group["params"] if p.grad is not None])
         for group in stepper.optimizer.param_groups:
             # frozen parameters take part in the graph (so DDP needs no special mode) but are not stepped
             if self.iteration <= group["frozen_until"]:

@@ -82,7 +82,7 @@ def _walk(net: Network, x: Tensor, truncate: int | None, recompute: bool) -> dic
                 (name, place): maps[name][i + place]
                 for name, places in sweep.reads.items()
                 for place in places
-                if i + place in maps[name]
+                if i + place in maps.get(name, {})
             }
             outputs, state = step(sweep.name, at_hand, state)
             for name, value in outputs.items():

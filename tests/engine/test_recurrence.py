@@ -21,7 +21,7 @@ from deblurkit.network import Network, State
 from deblurkit.ops.deform_conv_modules import DeformConvPack
 from deblurkit.options import Options
 from deblurkit.registry import ARCH_REGISTRY
-from tests.support.runs import weights_hash, write_options
+from tests.support.runs import distributed, weights_hash, write_options
 from tests.support.trees import make_tree
 
 CPU = Place(torch.device("cpu"))
@@ -211,6 +211,23 @@ def test_what_is_frozen_stays_so_over_a_resume(tree: Path, tmp_path: Path) -> No
     assert rates[1] == pytest.approx(0.1 * rates[0])
     latest = [folder / "experiments" / "tiny" / "models" / "net_g_latest.pth" for folder in (unbroken, broken)]
     assert weights_hash(latest[0]) == weights_hash(latest[1])
+
+
+def test_two_processes_share_truncated_clips(tree: Path, tmp_path: Path) -> None:
+    """Gradients of all groups of frames are averaged over the processes, once."""
+    found = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        recurrent(
+            folder, tree, train__total_iter=2, train__optim_g={"type": "SGD", "lr": 0.1}, train__accumulate=2,
+            datasets__train__batch_size_per_gpu=2 // processes, datasets__train__num_frame=5,
+            datasets__train__dataset_enlarge_ratio=4, val={},
+        )  # fmt: skip
+        done = distributed(processes, "train", "-opt", folder / "o.yml", "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+        found.append(torch.load(folder / "experiments" / "tiny" / "models" / "net_g_latest.pth", weights_only=True))
+    for name, value in found[0]["params"].items():
+        torch.testing.assert_close(found[1]["params"][name], value, rtol=1e-4, atol=1e-6)
 
 
 class Aligned(Network):
