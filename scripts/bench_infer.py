@@ -8,7 +8,7 @@
 Speed. The plain way holds the clip as one tensor on the device and runs the network on every window of it, each
 computed anew; a stream or clip network runs on the whole clip. Ours is `Restorer`, which gets frames as pixels, one at
 a time. For windows both take turns, frame by frame, so that what else the machine does slows both; the ratio is of one
-run.
+run. On a CPU it is processor time, so run it with OMP_NUM_THREADS=1; "fps" are frames for each such second.
 "MACs allow" is what counted multiply-accumulates allow where windows share their work; "reached" is the ratio's share.
 "difference" is the largest between both results. Networks have their first weights, stirred, and frames are noise.
 
@@ -89,18 +89,21 @@ def build(arguments: dict[str, Any]) -> Network:
 
 
 class Clock:
-    """Adds up the time of what happens, to the end of it on the device."""
+    """Adds up the time of what happens: on a CPU the processor's, which others do not add to; on a GPU to its end."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self.seconds = device, 0.0
 
     def __enter__(self) -> None:
         self._sync()
-        self._started = time.perf_counter()
+        self._started = self._now()
 
     def __exit__(self, *error: object) -> None:
         self._sync()
-        self.seconds += time.perf_counter() - self._started
+        self.seconds += self._now() - self._started
+
+    def _now(self) -> float:
+        return time.perf_counter() if self._device.type == "cuda" else time.process_time()
 
     def _sync(self) -> None:
         if self._device.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,7 @@ def test_public_checkpoints_fit(keys: str, mapping: dict[str, Any]) -> None:
     ("name", "arguments"),
     [
         ("BasicVSRPlusPlus", {"is_low_res_input": True}),
-        ("RealBasicVSRNet", {"dynamic_refine_thres": 1.5, "is_sequential_cleaning": True}),
-        ("RealBasicVSRNet", {"is_fix_cleaning": True}),
+        ("RealBasicVSRNet", {"dynamic_refine_thres": 1.5, "is_sequential_cleaning": True, "is_fix_cleaning": True}),
     ],
 )
 def test_other_forms_keep_their_promises(name: str, arguments: dict[str, Any]) -> None:
@@ -125,6 +125,26 @@ def test_flow_weights_are_read_once(name: str, argument: str, tmp_path: Path) ->
     assert load_network(tmp_path / "net.pth").config == net.config
     with pytest.raises(deblurkit.DeblurkitError, match="no such file"):
         deblurkit.build_network({**net.config, argument: str(tmp_path / "spynet.pth")})
+
+
+def _as_openmmlab_saves(net: Network) -> dict[str, Tensor]:
+    """The weights under MMagic's names, in a whole training model: the generator, its average and a counter."""
+    renamed = {}
+    for key, value in net.state_dict().items():
+        key = re.sub(r"^(backward|forward)_trunk", r"\1_resblocks", key)
+        key = re.sub(r"^upconv([12])", r"upsample\1.upsample_conv", key)
+        key = re.sub(r"^(spynet\..*\.)(\d+)\.(\w+)$", lambda m: f"{m[1]}{int(m[2]) // 2}.conv.{m[3]}", key)
+        renamed[key] = value
+    others = {f"generator.{key}": value + 1 for key, value in renamed.items()}
+    return {**others, **{f"generator_ema.{key}": v for key, v in renamed.items()}, "step_counter": torch.zeros(1)}
+
+
+@pytest.mark.parametrize("name", ["BasicVSR", "BasicVSRPlusPlus", "RealBasicVSRNet"])
+def test_openmmlabs_checkpoints_load(name: str, tmp_path: Path) -> None:
+    net = _small(name)
+    torch.save({"state_dict": _as_openmmlab_saves(net), "meta": {"epoch": 1}}, tmp_path / "mmagic.pth")
+    loaded = load_network(tmp_path / "mmagic.pth", net.config).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in net.state_dict().items())
 
 
 class _CountingNet:

@@ -42,7 +42,7 @@ def test_weights_that_add_nothing_give_no_flow() -> None:
 
 @torch.no_grad()
 def test_levels_add_up_in_pixels() -> None:
-    """A correction of one pixel at the coarsest level is 32 pixels at the finest, and scaled to the image's own size."""
+    """A correction of one pixel at the coarsest level is 32 pixels at the finest, scaled to the image's own size."""
     net = _filled()
     for number, level in enumerate(net.basic_module):
         torch.nn.init.zeros_(level.basic_module[8].weight)  # type: ignore[union-attr, index]

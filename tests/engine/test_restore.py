@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from deblurkit.contract import PixelConvention
+from deblurkit.contract import Capabilities, PixelConvention
 from deblurkit.data.frame_sampling import window_indices
 from deblurkit.engine.pixels import to_pixels
 from deblurkit.engine.restore import Restorer
+from deblurkit.engine.runner import autocast_dtype
 from deblurkit.errors import DataError, DeblurkitError, DeviceError, VideoError
 from deblurkit.network import Network
 from deblurkit.video.reader import VideoReader
@@ -256,6 +257,28 @@ def test_precision_and_device_that_cannot_be() -> None:
     for settings in ({"tile": -1}, {"clip_length": 4, "clip_overlap": 2}):
         with pytest.raises(ValueError, match=r"tile|clip_overlap"):
             Restorer(CopyImage(), device="cpu", **settings)
+
+
+@pytest.mark.parametrize(
+    ("bf16", "fp16", "computes_bf16", "expected"),
+    [
+        (True, True, True, torch.bfloat16),
+        (True, True, False, torch.float16),
+        (True, False, False, None),
+        (False, True, True, torch.float16),
+        (False, False, True, None),
+    ],
+)
+def test_the_precision_is_one_that_the_gpu_computes_in(
+    bf16: bool, fp16: bool, computes_bf16: bool, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or computes_bf16
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    net = CopyImage(capabilities=Capabilities(bf16=bf16, fp16=fp16))
+    assert autocast_dtype(net, "auto", torch.device("cuda")) == expected
+    assert autocast_dtype(net, "auto", torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("times", [None, [0, 512, 2000, 2600, 9000, 20000, 20512]], ids=["constant", "variable"])
