@@ -41,6 +41,8 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.skipped = torch.zeros((), dtype=torch.bool, device=device)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._one_dtype = len({p.dtype for p in self._parameters}) == 1
+        self._factor = torch.ones((), device=device)
         self._fused_guard = device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
 
     def zero_grad(self) -> None:
@@ -57,10 +59,17 @@ class Stepper:
     def step(self) -> None:
         """Step, unless a gradient is not finite."""
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
-        if self.grad_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.grad_clip, norm)
-        self.skipped = ~torch.isfinite(norm)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if self.grad_clip is None and self._one_dtype and gradients:
+            # what GradScaler does, with a factor of 1: one pass, a fifth of the time that the norm takes
+            bad = torch.zeros((), device=self._factor.device)
+            torch._amp_foreach_non_finite_check_and_unscale_(gradients, bad, self._factor)
+            self.skipped = bad > 0
+        else:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if self.grad_clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(self._parameters, self.grad_clip, norm)
+            self.skipped = ~torch.isfinite(norm)
         if self.scaler.is_enabled():
             self.scaler.step(self.optimizer)
             self.scaler.update()

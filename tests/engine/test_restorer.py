@@ -16,7 +16,6 @@ from deblurkit.engine.checkpoint import save_network
 from deblurkit.engine.restore import Restorer
 from deblurkit.engine.weights import find_weights
 from deblurkit.errors import CheckpointError, DataError, DeblurkitError
-from deblurkit.testing import stir
 from tests.support.networks import ConvWindow, CopyImage, CopyWindow, Enlarge, NeighbourClip
 from tests.support.videos import pictures
 
@@ -99,21 +98,16 @@ def test_frames_of_another_kind_are_named() -> None:
         list(restorer.restore([torch.full((3, 8, 8), float("nan"))]))
 
 
-def test_exact_is_the_whole_shot() -> None:
+def test_exact_can_be_asked_for_some_frames_only() -> None:
+    """That it equals the whole clip is tested in test_exact.py."""
     torch.manual_seed(0)
-    net = BasicVSR(num_feat=4, num_block=1).eval()
-    stir(net)
-    frames = pictures(9, (64, 64))
-    settings: dict[str, Any] = {"device": "cpu", "clip_length": 4, "clip_overlap": 1}
-    whole = torch.stack([t for _, t in Restorer(net, device="cpu", clip_length=99).restore_tensors(frames)])
-    exact = Restorer(net, **settings, exact=True)
-    found = torch.stack([t for _, t in exact.restore_tensors(iter(frames))])
-    torch.testing.assert_close(found, whole, rtol=0, atol=1e-5)
-    segments = torch.stack([t for _, t in Restorer(net, **settings).restore_tensors(frames)])
-    assert (segments - whole).abs().max() > 1e-4
-    assert [position for position, _ in exact.restore_tensors(frames, [3, 8])] == [3, 8]
-    part = dict(exact.restore_part(frames, 6, 8))
-    assert all(torch.equal(part[position], found[position]) for position in (6, 7))
+    exact = Restorer(BasicVSR(num_feat=4, num_block=1), device="cpu", exact=True)
+    frames = pictures(4, (64, 64))
+    found = dict(exact.restore_tensors(iter(frames)))
+    assert list(found) == [0, 1, 2, 3]
+    part = dict(exact.restore_part(frames, 1, 3))
+    assert list(part) == [1, 2]
+    assert all(torch.equal(part[position], found[position]) for position in part)
     with pytest.raises(DeblurkitError, match="exact: NeighbourClip has no form for long videos"):
         Restorer(NeighbourClip(), device="cpu", exact=True)
     assert Restorer(ConvWindow(), device="cpu", exact=True)  # sees all that it looks at anyway
