@@ -257,11 +257,9 @@ def count_macs(net: Network, height: int, width: int) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from deblurkit.ops.backend import in_one_piece
-
     twin = build_twin_on_meta(net)
     x = twin.example_input(height, width)
-    with torch.no_grad(), in_one_piece():
+    with torch.no_grad():
         if twin.contract.kind == "stream":
             window = x[:, : sum(twin.contract.context) + 1]
             state = twin.init_state(window)
@@ -283,12 +281,10 @@ def count_shared_macs(net: Network, height: int, width: int) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from deblurkit.ops.backend import in_one_piece
-
     twin = build_twin_on_meta(net)
     x = twin.example_input(height, width)
     frames, store = x.shape[1], SharedStore()
-    with torch.no_grad(), in_one_piece():
+    with torch.no_grad():
         twin.run_shared(x, store.window(range(frames)))
         store.forget_before(1)
         with FlopCounterMode(display=False) as counter:

@@ -92,7 +92,9 @@ def by_frame(call: Callable[..., Tensor], maps: Sequence[Sequence[Tensor]], item
     batch, count = len(maps[0][0]), len(maps[0])
     each = count
     if not torch.is_grad_enabled():
-        each = max(1, budget_of(maps[0][0].device.type) // max(1, item_bytes * batch))
+        device = maps[0][0].device.type
+        # meta stands for a device whose memory is being estimated, and its own budget is endless
+        each = max(1, budget_of("cpu" if device == "meta" else device) // max(1, item_bytes * batch))
     results: list[Tensor] = []
     for start in range(0, count, each):
         groups = [list(one[start : start + each]) for one in maps]

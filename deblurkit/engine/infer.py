@@ -235,7 +235,9 @@ def _report(job: Job, count: int, started: float, stages: Stages, page: SliderPa
         return
     source, target = job.source, job.target
     seconds = time.monotonic() - started
-    rate = count / max(seconds, 1e-9)
+    now = stages.frames if job.work.place.world_size == 1 else count  # others' frames are known by the result alone
+    rate = now / max(seconds, 1e-9)
     noun = "frame" if count == 1 else "frames"
+    earlier = f" ({count - now} by an earlier run)" if now < count else ""
     also = f", {target.page}" if page is not None else ""
-    say(f"{source.name}: {count} {noun} in {seconds:.1f} s ({rate:.1f} per second) -> {target.path}{also}")
+    say(f"{source.name}: {count} {noun}{earlier} in {seconds:.1f} s ({rate:.1f} per second) -> {target.path}{also}")

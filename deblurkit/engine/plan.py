@@ -46,7 +46,13 @@ def print_plan(options: Options, processes: int) -> None:
     typer.echo(f"memory     {_memory(model, entry, options.scale)}")
     for name, loss in train.losses.items():
         typer.echo(f"loss       {name}: {loss.weight:g} x {loss.type} on {loss.output!r}")
+    if train.gan is not None:
+        typer.echo(f"loss       gan: {train.gan.weight:g} x {train.gan.type} on {train.gan.output!r}")
+        for name, penalty in train.gan.penalties.items():
+            typer.echo(f"penalty    {name}: {penalty.weight:g} x {penalty.type}, for network_d")
     typer.echo(f"optimiser  {train.optim_g.type} {train.optim_g.arguments}")
+    if train.optim_d is not None:
+        typer.echo(f"           {train.optim_d.type} {train.optim_d.arguments} for network_d")
     total = train.total_epoch or train.total_iter or 0
     typer.echo(f"schedule   {total:,} {train.unit}s")
     for done in _changes(model.schedule, total):

@@ -25,7 +25,6 @@ Backend = Literal["torch", "torchvision", "triton"]
 BUDGETS = {"cpu": 16 * 2**20, "cuda": 512 * 2**20, "meta": 2**62}  # what has no memory is not cut
 
 _forced: Backend | None = None
-_unbounded = False
 
 
 def has_torchvision() -> bool:
@@ -67,20 +66,7 @@ _PREFERENCE: dict[str, dict[str, tuple[Backend, ...]]] = {
 
 def budget_of(device_type: str, asked: int | None = None) -> int:
     """Bytes for an intermediate tensor: what is asked for, else the device's own budget."""
-    if _unbounded:
-        return 1 << 62
     return BUDGETS.get(device_type, BUDGETS["cpu"]) if asked is None else asked
-
-
-@contextmanager
-def in_one_piece() -> Iterator[None]:
-    """No budgets: for counting operations on the meta device, where many small ones take time and none takes memory."""
-    global _unbounded
-    before, _unbounded = _unbounded, True
-    try:
-        yield
-    finally:
-        _unbounded = before
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:

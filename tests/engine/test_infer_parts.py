@@ -68,6 +68,7 @@ def test_a_batch_goes_on_where_it_was(
     assert "a.mp4: " in said
     assert "a_deblurred.mp4 is there" in said
     assert "b.mp4: goes on at frame 5" in said
+    assert "b.mp4: 12 frames (5 by an earlier run) in" in said
     assert [path.name for path in results] == ["a_deblurred.mp4", "b_deblurred.mp4", "c_deblurred.mp4"]
     assert [len(decoded(path)) for path in results] == [12] * 3
     assert not list(folder.glob("*.parts"))
