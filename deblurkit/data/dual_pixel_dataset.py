@@ -35,8 +35,8 @@ class DualPixelDataset(VideoDataset):
     """Pairs of views of a dual-pixel sensor, such as DPDD (Abuolaim, Brown: Defocus Deblurring Using Dual-Pixel Data).
 
     A sample: `lq` `(1, h, w, 6)`, the channels RGB of the left view and then those of the right one, `gt`
-    `(1, h, w, 3)`, both uint8 or uint16 (DPDD's are uint16), and `key`. For networks whose contract has 6 channels, such as
-    Restormer with `dual_pixel_task`. Restormer calls it `Dataset_DefocusDeblur_DualPixel_16bit`.
+    `(1, h, w, 3)`, both uint8 or uint16 (DPDD's are uint16), and `key`. For networks whose contract has 6 channels,
+    such as Restormer with `dual_pixel_task`. Restormer calls it `Dataset_DefocusDeblur_DualPixel_16bit`.
 
     Args:
         dataroot: see `DualPixelRoots`. augment: of `Augment`, but for rgb_shuffle.

@@ -79,7 +79,8 @@ class RelativisticGANLoss(AdversarialLoss):
     they are saved with the state; in a training of several processes they hold the pictures of all of them.
 
     Args:
-        gan_type: "lsgan" or "vanilla". pool_size: pictures; 0: no pool. scales: of the discriminator; each has pools of its own.
+        gan_type: "lsgan" or "vanilla". pool_size: pictures; 0: no pool.
+        scales: of the discriminator; each has pools of its own.
     """
 
     needs_real: ClassVar[bool] = True
