@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import threading
 import zlib
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from deblurkit.console import progress, say
+from deblurkit.data.lmdb_make import cores, make_lmdb
 from deblurkit.data.synthesis import Pair
 from deblurkit.data.synthesis_writer import SequenceTarget
 from deblurkit.errors import DataError
@@ -104,7 +104,7 @@ def _make_files(output: Output, jobs: list[Job], title: str) -> dict[Path, int]:
     if done:
         say(f"{len(done)} of {len(jobs)} sequence(s) are there already, made the same way")
     if left:
-        done.update(_run(left, output.workers or _cores(), title))
+        done.update(_run(left, output.workers or cores(), title))
     return {job.target.folder: done[job.target.folder] for job in jobs}
 
 
@@ -148,7 +148,6 @@ def _run(jobs: list[Job], workers: int, title: str) -> dict[Path, int]:
 def _make_lmdb(output: Output, plan: Callable[[Output], list[Job]], title: str) -> dict[Path, int]:
     """Make the sequences as files in a hidden folder, LMDBs of them, and take the files away."""
     from deblurkit.data.layouts import ROLES
-    from deblurkit.data.lmdb_make import make_lmdb
     from deblurkit.data.store import lmdb_path, lmdb_root
 
     folder = lmdb_root(output.root)
@@ -167,8 +166,3 @@ def _make_lmdb(output: Output, plan: Callable[[Output], list[Job]], title: str) 
     make_lmdb(work, splits, layout="paired", workers=output.workers, output=folder, force=output.overwrite)
     shutil.rmtree(work)
     return {folder / path.relative_to(work): pairs for path, pairs in made.items()}
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
