@@ -127,7 +127,7 @@ def write_record(run: Training, watch: Stopwatch, finished: bool) -> None:
 
 
 def _record(run: Training, watch: Stopwatch, finished: bool, memory: int) -> dict[str, Any]:
-    net = run.model.net
+    net, session = run.model.net, watch.figures(run)
     return {
         "schema": SCHEMA,
         "name": run.options.name,
@@ -135,7 +135,7 @@ def _record(run: Training, watch: Stopwatch, finished: bool, memory: int) -> dic
         "iterations": run.iteration,
         "epochs": run.plan.epochs_before(run.iteration),
         "samples_seen": run.plan.samples_before(run.iteration),
-        "seconds": round(run.earlier_seconds + watch.seconds, 1),  # of all sessions
+        "seconds": round(run.earlier_seconds + session["seconds"], 1),  # of all sessions
         "seed": run.options.manual_seed,
         "network": net.config,
         "parameters": net.num_parameters,
@@ -145,6 +145,6 @@ def _record(run: Training, watch: Stopwatch, finished: bool, memory: int) -> dic
         "peak_memory_bytes": memory,
         "data": {"train": run.dataset.fingerprint(), **{k: v.fingerprint() for k, v in run.val_sets.items()}},
         "environment": environment(run.place.device),
-        "this_session": watch.figures(run),
+        "this_session": session,
         "options": run.options.model_dump(by_alias=True, mode="json"),
     }

@@ -19,6 +19,7 @@ from torch import Tensor
 from deblurkit.engine.calls import Snapshot
 from deblurkit.engine.feed import checked
 from deblurkit.engine.launch import resolve_device
+from deblurkit.engine.memory import keep_freed_memory
 from deblurkit.engine.pixels import like, to_array
 from deblurkit.engine.runner import Precision, Runner, Tiling, autocast_dtype
 from deblurkit.engine.sequence import Part, Passing, Walk
@@ -87,6 +88,8 @@ class Restorer:
                 "it goes through overlapping segments then"
             )
         device = resolve_device(str(device))
+        if device.type == "cpu":
+            keep_freed_memory()
         self.net = net.to(device).eval()
         context, multiple = sum(net.contract.context), net.contract.time_multiple
         whole = -(-(clip_length + context) // multiple) * multiple

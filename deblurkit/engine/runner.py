@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deblurkit.console import say, warn
+from deblurkit.data.prefetcher import to_float
 from deblurkit.engine.calls import Call
 from deblurkit.engine.feed import Feed
 from deblurkit.engine.memory import MARGIN, free_bytes, largest_tile, peak_bytes
@@ -169,9 +170,8 @@ class Runner:
         x = torch.from_numpy(own)
         if self.device.type == "cuda":
             x = x.pin_memory()
-        x = x.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous()
-        white = 1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max
-        return self.net.io.encode(x.float() / white)
+        x = x.to(self.device, non_blocking=True)
+        return self.net.io.encode(x.movedim(-1, -3).contiguous() if x.is_floating_point() else to_float(x))
 
     def _batch(self, frames: list[Tensor]) -> Tensor:
         return frames[0][None] if self.net.contract.kind == "image" else torch.stack(frames)[None]

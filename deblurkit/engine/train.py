@@ -19,6 +19,7 @@ from deblurkit.engine.evaluate import Evaluation, evaluate
 from deblurkit.engine.experiment import ResumePoint, find_resume_point, prepare_folder
 from deblurkit.engine.launch import Place, broadcast_buffers, gather_objects
 from deblurkit.engine.log import close_log, open_log
+from deblurkit.engine.memory import keep_freed_memory
 from deblurkit.engine.record import Stopwatch, device_name, write_record
 from deblurkit.engine.reproducibility import allow_tf32, restore_random_states, seed_everything
 from deblurkit.engine.stop import StopRequest
@@ -274,6 +275,8 @@ class Training:
 
 def train(options: Options, place: Place, resume: str | None = None) -> int:
     """Train as the options say; see `Training`. Returns the exit code."""
+    if place.device.type == "cpu":
+        keep_freed_memory()
     run = Training(options, place, resume)
     if run.iteration >= run.total_iterations:
         run.log.info(f"{run.folder}: is finished already (iter {run.iteration:,}); --resume none starts anew")
