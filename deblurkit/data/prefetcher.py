@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 import time
@@ -17,6 +18,7 @@ from deblurkit.data.base import Sample
 from deblurkit.data.mixup import mix
 from deblurkit.data.scene_device import SCENE, draw_scenes
 from deblurkit.errors import DeviceError
+from deblurkit.threads import start_beside
 
 PrefetchMode = Literal["auto", "cuda", "cpu"]
 
@@ -134,11 +136,9 @@ class Prefetcher(Iterator[Sample]):
             return
         self._exchange = _Exchange()
         # the thread does not know this object, so that it can be forgotten, which also stops the thread
-        thread = threading.Thread(
-            target=_work, args=(self._batches, device, mode, self._exchange), name="prefetch", daemon=True
-        )
+        work = functools.partial(_work, self._batches, device, mode, self._exchange)
+        thread = start_beside(work, "prefetch", daemon=True)
         self._finish = weakref.finalize(self, _stop, thread, self._exchange)
-        thread.start()
 
     def close(self) -> None:
         """Stop the thread and the loader's workers; the iteration is over then."""

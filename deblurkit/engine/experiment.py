@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,9 @@ def prepare_folder(folder: Path, options: Options, resumed: ResumePoint | None) 
     """
     target = folder / "options.yml"
     if folder.exists() and resumed is None and any(folder.iterdir()):
-        archive = folder.with_name(f"{folder.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}")
+        name = f"{folder.name}_archived_{time.strftime('%Y%m%d_%H%M%S')}"
+        names = (f"{name}_{number}" if number else name for number in itertools.count())
+        archive = next(free for free in map(folder.with_name, names) if not free.exists())
         try:
             folder.rename(archive)
         except OSError as error:

@@ -13,6 +13,7 @@ from torch import Tensor
 from deblurkit.engine.pixels import to_pixels
 from deblurkit.engine.stages import Stages
 from deblurkit.image_io import Pixels
+from deblurkit.threads import start_beside
 
 T = TypeVar("T")
 
@@ -105,8 +106,7 @@ def _stage(work: Callable[[], None], channel: Channel[Any], name: str) -> Iterat
         except BaseException as error:  # raised again where the other end of the channel is used
             channel.close(error)
 
-    thread = threading.Thread(target=run, name=name)
-    thread.start()
+    thread = start_beside(run, name)
     try:
         yield
         thread.join()
