@@ -18,6 +18,7 @@ def start_beside(work: Callable[[], None], name: str, *, daemon: bool = False) -
     set_up = threading.Event()
 
     def run() -> None:
+        torch.get_num_threads()  # a thread's first look sets what is set for all: not after the next line
         torch.set_num_threads(1)  # of this thread, and of threads that are still to come
         set_up.set()
         work()

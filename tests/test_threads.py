@@ -16,7 +16,14 @@ def test_a_thread_beside_computes_alone_and_changes_nothing_elsewhere() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        beside = start_beside(lambda: note("beside"), "beside")
+        started = threading.Event()
+
+        def work() -> None:
+            started.wait()
+            note("beside")
+
+        beside = start_beside(work, "beside")
+        started.set()
         beside.join()
         later = threading.Thread(target=lambda: note("later"))
         later.start()
