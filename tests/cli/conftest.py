@@ -10,19 +10,9 @@ from typing import Any
 
 import pytest
 
-from deblurkit.archs.dbn_arch import DBN
 from deblurkit.cli import main
-from deblurkit.engine.checkpoint import save_network
 
 Infer = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DBN that returns the middle frame of its window: its last batch norm is zero."""
-    path = tmp_path_factory.mktemp("weights") / "net_g_latest.pth"
-    save_network(path, DBN(inner_channels=4, zero_init_residual=True))
-    return path
 
 
 @pytest.fixture

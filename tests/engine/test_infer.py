@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deblurkit.archs.dbn_arch import DBN
 from deblurkit.cli import main
-from deblurkit.engine.checkpoint import save_network
 from deblurkit.engine.infer import Encoding, expand, infer
 from deblurkit.engine.pipeline import restore_into
 from deblurkit.engine.restore import Restorer
@@ -24,14 +22,6 @@ from tests.support.networks import CopyImage, CopyWindow
 from tests.support.videos import copied_packets, decoded, pictures, seconds, write_video
 
 Infer = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DBN that returns the middle frame of its window: its last batch norm is zero."""
-    path = tmp_path_factory.mktemp("weights") / "net_g_latest.pth"
-    save_network(path, DBN(inner_channels=4, zero_init_residual=True))
-    return path
 
 
 @pytest.fixture
