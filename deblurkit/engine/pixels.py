@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deblurkit.errors import DataError, DeblurkitError
 from deblurkit.image_io import Pixels, cv2
+from deblurkit.strips import strips
 
 
 def to_pixels(restored: Tensor, dtype: Any) -> Pixels:
@@ -27,11 +28,17 @@ def to_pixels(restored: Tensor, dtype: Any) -> Pixels:
     dtype = np.dtype(dtype)
     if dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels are uint8 or uint16, not {dtype}")
-    scaled = check_finite(restored).float().clamp(0, 1).mul_(np.iinfo(dtype).max).round_()
-    whole = scaled.to(torch.uint8 if dtype == np.uint8 else torch.int32)
-    if whole.device.type == "cpu" and len(whole) > 1:  # torch interleaves channels slowly
-        return np.asarray(cv2().merge([plane.astype(dtype, copy=False) for plane in whole.numpy()]))
-    return whole.permute(1, 2, 0).contiguous().cpu().numpy().astype(dtype, copy=False)
+    planes = check_finite(restored).detach().float().cpu()
+    channels, height, width = planes.shape
+    pixels = np.empty((height, width, channels), dtype)
+    for rows in strips(height, width):
+        scaled = planes[:, rows].clamp(0, 1).mul_(np.iinfo(dtype).max).numpy()
+        if dtype == np.uint8:  # torch makes integers, and interleaves channels, several times as slowly
+            quantised = [cv2().convertScaleAbs(plane) for plane in scaled]
+        else:
+            quantised = [plane.astype(dtype) for plane in np.rint(scaled, out=scaled)]
+        cv2().merge(quantised, pixels[rows])
+    return pixels
 
 
 def check_finite(restored: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ for every depth and range: swscale's shifts full-range chroma by half a step on 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from deblurkit.errors import VideoError
 from deblurkit.image_io import Pixels, cv2
+from deblurkit.strips import strips
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -207,17 +209,45 @@ def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _apply(planes: list[NDArray[Any]], matrix: NDArray[np.float64], white: int) -> Pixels:
     """Three planes through an affine map to `(H, W, 3)`, rounded and clipped to 0..white."""
-    # OpenCV's 8-bit path is fixed point with errors up to 0.74; the 16-bit one computes in float and rounds.
-    mixed = cv2().transform(cv2().merge([plane.astype(np.uint16, copy=False) for plane in planes]), matrix)
-    if white > 255:
-        return np.asarray(mixed)
-    return np.minimum(mixed, 255).astype(np.uint8)
+    height, width = planes[0].shape
+    result = np.empty((height, width, 3), np.uint8 if white == 255 else np.uint16)
+    all_rows = list(strips(height, width))
+    mixed = _mix((cv2().merge([plane[rows] for plane in planes]) for rows in all_rows), matrix)
+    for rows, values in zip(all_rows, mixed, strict=True):
+        _quantise(values, white, result[rows])
+    return result
 
 
 def _apply_planar(pixels: Pixels, matrix: NDArray[np.float64], most: int) -> list[NDArray[Any]]:
-    mixed = np.minimum(cv2().transform(pixels.astype(np.uint16, copy=False), matrix), most)
-    dtype = np.uint8 if most == 255 else np.uint16
-    return [plane.astype(dtype, copy=False) for plane in cv2().split(mixed)]
+    """`(H, W, 3)` through an affine map to three planes, rounded and clipped to 0..most."""
+    height, width = pixels.shape[:2]
+    planes = [np.empty((height, width), np.uint8 if most == 255 else np.uint16) for _ in range(3)]
+    all_rows = list(strips(height, width))
+    for rows, values in zip(all_rows, _mix((pixels[rows] for rows in all_rows), matrix), strict=True):
+        quantised = np.empty(values.shape, planes[0].dtype)
+        _quantise(values, most, quantised)
+        cv2().split(quantised, [plane[rows] for plane in planes])
+    return planes
+
+
+def _mix(parts: Iterable[Pixels], matrix: NDArray[np.float64]) -> Iterator[NDArray[np.float32]]:
+    """Strips of pixels through an affine map, nothing below 0; each result is overwritten by the next."""
+    floats = mixed = np.empty(0, np.float32)
+    for part in parts:
+        if floats.shape != part.shape:
+            floats, mixed = np.empty(part.shape, np.float32), np.empty(part.shape, np.float32)
+        floats[...] = part
+        # OpenCV's paths for integers err by up to 0.74 (8 bits) and 0.008 (16 bits)
+        cv2().max(cv2().transform(floats, matrix, mixed), 0, mixed)
+        yield mixed
+
+
+def _quantise(values: NDArray[np.float32], most: int, into: NDArray[Any]) -> None:
+    """Values from 0 on, which are overwritten, to the nearest integer up to `most`."""
+    if most == 255:
+        cv2().convertScaleAbs(values, into)
+    else:
+        into[...] = np.minimum(np.rint(values, out=values), most, out=values)
 
 
 def _requantise(pixels: Pixels, depth: int) -> Pixels:
