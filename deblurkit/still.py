@@ -7,20 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
-from deblurkit.console import warn
 from deblurkit.errors import DataError
 from deblurkit.files import atomic_path
-from deblurkit.image_io import ALPHA_ENDINGS, Pixels, cv2, decode_image, encode_image
+from deblurkit.image_io import ALPHA_ENDINGS, Pixels, cv2, decode_planes, encode_image
 from deblurkit.picture_tags import (
     PNG_SIGNATURE,
     PictureTags,
+    is_frame,
     jpeg_segments,
-    png_chunks,
     read_tags,
-    tiff_entries,
     webp_chunks,
     with_tags,
 )
+from deblurkit.tiff_pixels import facts as tiff_facts
+
+#: Bytes of an AVIF file in which its properties lie.
+_AVIF_HEAD = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,16 @@ class Still:
 
     Attributes:
         name: file name of the result. alpha: `(H, W)`, as deep as the pixels or of 8 bits; None: opaque.
-        grey: stored without colour. tags: colour profile and EXIF.
+        grey: stored without colour. tags: colour profile, EXIF and XMP. opaque: it has alpha, but all of it is opaque.
+        notes: what is not kept of it, such as "holds several pictures; the first is restored".
     """
 
     name: str
     alpha: Pixels | None = None
     grey: bool = False
     tags: PictureTags = field(default=PictureTags())
+    opaque: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def read_still(path: Path) -> tuple[Pixels, Still]:
@@ -48,19 +53,12 @@ def read_still(path: Path) -> tuple[Pixels, Still]:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    transparent, grey = _may_be_transparent(data, path), _is_grey(data)
-    pixels = decode_image(data, str(path))
-    if any(tag == -1 and any(data[at : at + 4]) for tag, at, _ in tiff_entries(data)):
-        warn(f"{path}: holds several pictures; the first is restored")
-    if not (transparent or data[:4] in (b"II*\x00", b"MM\x00*")):
-        return pixels, Still(path.name, None, grey, read_tags(data))
-    stored = cv2().imdecode(np.frombuffer(data, np.uint8), cv2().IMREAD_UNCHANGED)
-    if stored is None or stored.ndim == 2:
-        return pixels, Still(path.name, None, stored is not None, read_tags(data))
-    alpha = _upright_alpha(stored, pixels)
-    if alpha is not None and pixels.dtype == np.uint8 and _is_multiplied(data):
-        pixels = np.minimum(np.rint(pixels * (255.0 / np.maximum(alpha, 1)[..., None])), 255).astype(np.uint8)
-    return pixels, Still(path.name, alpha, grey, read_tags(data))
+    if any(kind == b"VP8X" and body[:1] and body[0] & 0x02 for kind, body in _webp_chunks(data)):
+        raise DataError(f"{path}: animated WebP is not supported; convert it to GIF, PNG frames or a video")
+    pixels, alpha = decode_planes(data, str(path))
+    opaque = alpha is not None and int(alpha.min()) == np.iinfo(alpha.dtype).max
+    grey, notes = _grey_and_notes(data)
+    return pixels, Still(path.name, None if opaque else alpha, grey, read_tags(data), opaque, notes)
 
 
 def encode_still(path: Path, pixels: Pixels, still: Still, lossless: bool = False) -> bytes:
@@ -75,10 +73,29 @@ def encode_still(path: Path, pixels: Pixels, still: Still, lossless: bool = Fals
     alpha = fitted_alpha(still.alpha, pixels)
     if alpha is not None and alpha.dtype != pixels.dtype:
         alpha = alpha.astype(np.uint16) * 257
-    parameters = [cv2().IMWRITE_WEBP_QUALITY, 101] if lossless and path.suffix.lower() == ".webp" else []
-    grey = still.grey and alpha is None
-    data = encode_image(pixels, path.suffix, parameters, alpha=alpha, grey=grey, name=str(path))
-    return with_tags(data, still.tags)
+    if alpha is None and still.opaque:
+        alpha = np.full(pixels.shape[:2], np.iinfo(pixels.dtype).max, pixels.dtype)
+    webp = path.suffix.lower() == ".webp"
+    parameters = [cv2().IMWRITE_WEBP_QUALITY, 101] if lossless and webp else []
+    data = encode_image(pixels, path.suffix, parameters, alpha=alpha, grey=still.grey, name=str(path))
+    return with_tags(data, still.tags.fitting(grey=still.grey and not webp))
+
+
+def lost(still: Still, pixels: Pixels, path: Path) -> list[str]:
+    """What a file of this name cannot keep of a picture."""
+    ending = path.suffix.lower()
+    found = []
+    if still.alpha is not None and not holds_alpha(path):
+        found.append(f"{ending} files are written without transparency")
+    if pixels.dtype == np.uint16 and ending not in (".png", ".tif", ".tiff"):
+        found.append(f"{ending} files have 8 bits a channel, of 16 the upper ones are written")
+    tags = still.tags
+    fitting = tags.fitting(grey=still.grey and ending != ".webp")
+    if tags.icc and not fitting.icc:
+        found.append(f"the colour profile is not for these pixels, but for {_space(tags.icc)}; it is left out")
+    elif ending == ".bmp" and tags != PictureTags():
+        found.append(".bmp files are written without colour profile, EXIF and XMP")
+    return found
 
 
 def write_still(path: Path, pixels: Pixels, still: Still, lossless: bool = False) -> None:
@@ -105,51 +122,25 @@ def fitted_alpha(alpha: Pixels | None, pixels: Pixels) -> Pixels | None:
     return np.asarray(cv2().resize(alpha, (width, height), interpolation=cv2().INTER_CUBIC))
 
 
-def _may_be_transparent(data: bytes, path: Path) -> bool:
-    """By the header; a TIFF does not say in one place."""
+def _webp_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    return list(webp_chunks(data)) if data[:4] == b"RIFF" else []
+
+
+def _grey_and_notes(data: bytes) -> tuple[bool, tuple[str, ...]]:
+    """Whether a picture stores no colour, and what of it is not kept."""
     if data.startswith(PNG_SIGNATURE):
-        return data[25:26] in (b"\x04", b"\x06") or any(kind == b"tRNS" for kind, _, _ in png_chunks(data))
-    if data[:4] == b"RIFF":
-        for kind, body in webp_chunks(data):
-            if kind == b"VP8X":
-                if body[:1] and body[0] & 0x02:
-                    raise DataError(f"{path}: animated WebP is not supported; convert it to GIF, PNG frames or a video")
-                return bool(body[:1]) and bool(body[0] & 0x10)
-            return kind == b"VP8L"
-    return False
+        return data[25:26] in (b"\x00", b"\x04"), ()
+    if data.startswith(b"\xff\xd8\xff"):
+        channels = next((body[5] for marker, body in jpeg_segments(data) if is_frame(marker) and len(body) > 5), 3)
+        cmyk = "is CMYK; the result is RGB, converted without its colour profile"
+        return channels == 1, (cmyk,) if channels == 4 else ()
+    if data[4:8] == b"ftyp":
+        turn = data.find(b"irot", 0, _AVIF_HEAD)
+        turned = turn > 0 and any(data[turn + 4 : turn + 5])
+        return False, ("is marked as turned, which is not applied",) if turned else ()
+    return tiff_facts(data)
 
 
-def _is_multiplied(data: bytes) -> bool:
-    """OpenCV multiplies the colours of a TIFF of 8 bits by its alpha where they are stored without (ExtraSamples 2)."""
-    found = {tag: data[at : at + 2] for tag, at, _ in tiff_entries(data)}
-    return found.get(338) in (b"\x02\x00", b"\x00\x02")
-
-
-def _is_grey(data: bytes) -> bool:
-    """A PNG or JPEG that stores no colour."""
-    if data.startswith(PNG_SIGNATURE):
-        return data[25:26] in (b"\x00", b"\x04")
-    frames = [
-        body for marker, body in jpeg_segments(data) if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-    ]
-    return data.startswith(b"\xff\xd8\xff") and bool(frames) and frames[0][5:6] == b"\x01"
-
-
-def _upright_alpha(stored: Pixels, pixels: Pixels) -> Pixels | None:
-    """Alpha turned as the pixels were; None where everything is opaque.
-
-    OpenCV applies the EXIF rotation to pixels without alpha only: the turn that makes both agree is the right one.
-    """
-    if stored.shape[2] != 4:
-        return None
-    colours, alpha = stored[..., 2::-1], stored[..., 3]
-    if int(alpha.min()) == np.iinfo(alpha.dtype).max:
-        return None
-    for transposed in (False, True):
-        for step_y in (1, -1):
-            for step_x in (1, -1):
-                turned = colours.swapaxes(0, 1) if transposed else colours
-                if np.array_equal(turned[::step_y, ::step_x], pixels):
-                    mask = alpha.swapaxes(0, 1) if transposed else alpha
-                    return np.ascontiguousarray(mask[::step_y, ::step_x])
-    raise AssertionError("the same file decodes to two different pictures")
+def _space(icc: bytes) -> str:
+    """The colour space that a profile is for, as it names it."""
+    return icc[16:20].decode("ascii", "replace").strip()

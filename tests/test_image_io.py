@@ -118,7 +118,7 @@ def test_other_bytes_are_refused(data: bytes) -> None:
 
 def test_float_pictures_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tiff"), np.zeros((8, 8, 3), np.float32))
-    with pytest.raises(DataError, match="float32 pixels; 8 and 16 bits"):
+    with pytest.raises(DataError, match="floating point pixels of 32 bits; whole numbers of 8 or 16 bits"):
         read_image(tmp_path / "a.tiff")
 
 

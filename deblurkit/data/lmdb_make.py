@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from deblurkit.console import progress, say
 from deblurkit.data.layouts import FramePair, Layout, LayoutName, Sequences, find_layout, scan
-from deblurkit.data.lmdb_store import Codec, LmdbStore, Manifest, SequenceEntry, checksum
+from deblurkit.data.lmdb_store import Codec, LmdbStore, Manifest, SequenceEntry, checksum, raw_bytes
 from deblurkit.data.lmdb_writer import FrameRecord, LmdbWriter
 from deblurkit.data.png import check_png, png_header
 from deblurkit.data.store import frame_key, lmdb_path, lmdb_root, signature
 from deblurkit.data.tiles import TILE, pack_lossless, pack_raw
 from deblurkit.errors import DataError
 from deblurkit.image_io import decode_image, encode_png
+from deblurkit.pool import cores, ordered
 
 #: zlib level for pictures that are not PNG files already; BasicSR's scripts use the same.
 PNG_LEVEL = 1
@@ -30,9 +26,6 @@ _MAX_KEY_BYTES = 511  # LMDB's limit
 _MAX_TILE = 4096
 #: The codec, and the side of its tiles.
 _Form = tuple[Codec, int | None]
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def make_lmdb(
@@ -271,20 +264,21 @@ def _load_file(key: str, path: Path, form: _Form) -> tuple[FrameRecord, Any]:
     chunks = check_png(data, str(path)) if header else frozenset()
     value: Any
     codec, tile = form
-    # a PNG with EXIF data may ask its reader to turn it, so it is stored as it is to be seen
-    if codec == "png" and header and b"eXIf" not in chunks:
-        value, height, width, channels = data, header.height, header.width, header.channels
+    facts = stat.st_size, stat.st_mtime_ns
+    if codec == "png" and header and b"eXIf" not in chunks:  # copied; decoding would take 20 times as long
         dtype = "uint16" if header.bits == 16 else "uint8"
+        return FrameRecord(key, checksum(data), "", header.height, header.width, header.channels, dtype, *facts), data
+    pixels = decode_image(data, str(path))
+    (height, width, channels), dtype, raw = pixels.shape, str(pixels.dtype), raw_bytes(pixels)
+    if codec == "png":  # EXIF may ask a reader to turn the picture, so it is stored as it is to be seen
+        value = encode_png(pixels, PNG_LEVEL)
+    elif codec == "tiled":
+        value = pack_lossless(pixels, tile or TILE)
     else:
-        pixels = decode_image(data, str(path))
-        (height, width, channels), dtype = pixels.shape, str(pixels.dtype)
-        if codec == "png":
-            value = encode_png(pixels, PNG_LEVEL)
-        elif tile:
-            value = pack_lossless(pixels, tile) if codec == "tiled" else pack_raw(pixels, tile)
-        else:
-            value = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data
-    return FrameRecord(key, checksum(value), height, width, channels, dtype, stat.st_size, stat.st_mtime_ns), value
+        value = pack_raw(pixels, tile) if tile else raw
+    seen = checksum(raw)
+    stored = seen if value is raw else checksum(value)
+    return FrameRecord(key, stored, seen, height, width, channels, dtype, *facts), value
 
 
 def _manifest(plan: _Plan, records: Mapping[str, FrameRecord]) -> Manifest:
@@ -296,6 +290,7 @@ def _manifest(plan: _Plan, records: Mapping[str, FrameRecord]) -> Manifest:
             shapes=tuple((record.height, record.width, 3) for record in found),
             dtype=found[0].dtype,
             checksums=tuple(record.checksum for record in found),
+            pixels=tuple(record.pixels for record in found) if all(record.pixels for record in found) else (),
         )
     return Manifest(**plan.purpose, signature=plan.signature, sequences=entries)
 
@@ -308,24 +303,3 @@ def meta_info(records: Mapping[str, FrameRecord], keys: Iterable[str]) -> str:
 
 def _pairs(sequences: Sequences) -> Iterator[tuple[str, FramePair]]:
     return ((frame_key(name, pair.name), pair) for name, pairs in sequences.items() for pair in pairs)
-
-
-def ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
-    """`map` over threads, in order, with only so many results waiting that memory stays small."""
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

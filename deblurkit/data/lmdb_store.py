@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,12 +33,17 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class SequenceEntry:
-    """Frames of a sequence: names in order, shape (h, w, 3) and checksum of each, and the dtype of them all."""
+    """Frames of a sequence: names in order, shape (h, w, 3) and checksum of each, and the dtype of them all.
+
+    `checksums` are of the stored bytes, `pixels` of the pixels (`raw_bytes`); copied PNGs and some older
+    LMDBs have none of these.
+    """
 
     frames: tuple[str, ...]
     shapes: tuple[Shape, ...]
     dtype: str
     checksums: tuple[str, ...]
+    pixels: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -48,19 +53,24 @@ class SequenceEntry:
     def to_json(self) -> dict[str, Any]:
         """Its part of `manifest.json`; `shape` is one where all are alike, else a list of them."""
         facts = {"frames": self.frames, "shape": self._short_shapes(), "dtype": self.dtype, "checksums": self.checksums}
-        return {**facts, "hash": self.hash}
+        pixels = {"pixels": self.pixels} if self.pixels not in ((), self.checksums) else {}
+        return {**facts, **pixels, "hash": self.hash}
+
+    def content(self) -> list[Any]:
+        """What the sequence shows, however it is stored."""
+        return [self.frames, self._short_shapes(), self.dtype, self.pixels]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SequenceEntry:
         """What `to_json` gave. Raises KeyError, TypeError or ValueError for anything else."""
         frames, shape = tuple(values["frames"]), values["shape"]
         shapes = tuple(map(_shape, shape)) if isinstance(shape[0], list) else (_shape(shape),) * len(frames)
-        checksums = tuple(values["checksums"])
-        if not len(frames) == len(shapes) == len(checksums):
-            raise ValueError(f"{len(frames)} frames, {len(shapes)} shapes, {len(checksums)} checksums")
+        checksums, pixels = tuple(values["checksums"]), tuple(values.get("pixels", ()))
+        if not len(frames) == len(shapes) == len(checksums) or len(pixels) not in (0, len(frames)):
+            raise ValueError(f"{len(frames)} frames, {len(shapes)} shapes, {len(checksums)} + {len(pixels)} checksums")
         if values["dtype"] not in ("uint8", "uint16"):
             raise ValueError(f"dtype {values['dtype']!r}")
-        return cls(frames, shapes, values["dtype"], checksums)
+        return cls(frames, shapes, values["dtype"], checksums, pixels)
 
     def _short_shapes(self) -> Shape | tuple[Shape, ...]:
         return self.shapes[0] if len(set(self.shapes)) == 1 else self.shapes
@@ -89,7 +99,12 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """One hash for the content: names, shapes and stored bytes, not times and places."""
+        """One hash for the content: names, shapes and pixels, however they are stored, not times and places.
+
+        LMDBs whose pixels have no checksums (copied PNGs, and those made before) have one of codec and stored bytes.
+        """
+        if all(s.pixels for s in self.sequences.values()):
+            return checksum(json.dumps({name: s.content() for name, s in self.sequences.items()}).encode())
         return checksum(json.dumps([self.codec, {name: s.hash for name, s in self.sequences.items()}]).encode())
 
     def to_json(self) -> dict[str, Any]:
@@ -116,6 +131,8 @@ class Manifest:
             if values["codec"] not in get_args(Codec):
                 raise DataError(f"{path}: codec {values['codec']!r} is unknown to this version of deblurkit")
             sequences = {name: SequenceEntry.from_json(entry) for name, entry in values["sequences"].items()}
+            if values["codec"] == "raw" and not values.get("tile"):  # what is stored are the pixels
+                sequences = {name: replace(entry, pixels=entry.checksums) for name, entry in sequences.items()}
             fields = {name: values[name] for name in ("codec", "split", "role", "layout", "kind", "signature")}
             tile = values.get("tile")
             if tile is None if values["codec"] == "tiled" else tile is not None and values["codec"] == "png":
@@ -139,6 +156,12 @@ def _shape(values: Any) -> Shape:
 def checksum(data: bytes | memoryview) -> str:
     """BLAKE2b of a value, 128 bits, in hexadecimal."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def raw_bytes(pixels: Pixels) -> memoryview:
+    """The bytes of a frame `(h, w, 3)` as "raw" stores them: row-major, little-endian."""
+    stored = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<"))
+    return stored.reshape(-1).view(np.uint8).data
 
 
 class LmdbStore(FrameStore):

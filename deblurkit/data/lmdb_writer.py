@@ -25,10 +25,15 @@ BATCH_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """An entry of the LMDB and the file that it was made of. `channels` are those of the stored PNG."""
+    """An entry of the LMDB and the file that it was made of.
+
+    `checksum` is that of the stored value, `pixels` that of the pixels (of a copied PNG ""). `channels` are those of
+    the stored PNG.
+    """
 
     key: str
     checksum: str
+    pixels: str
     height: int
     width: int
     channels: int

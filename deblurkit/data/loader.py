@@ -169,9 +169,19 @@ class _Collate:
                     )
                 )
         worker = get_worker_info()
-        if self.memory is None or worker is None:
-            return default_collate(samples)
-        return self.memory.put(worker.id, samples)
+        try:
+            if self.memory is None or worker is None:
+                return default_collate(samples)
+            return self.memory.put(worker.id, samples)
+        except RuntimeError as error:
+            if "shared memory" not in str(error):
+                raise
+            return _Failed(
+                DataError(
+                    "/dev/shm has no room for a batch, which travels there when it is very large or the trainer is far "
+                    f"behind: enlarge it (a container: --shm-size=1g), or lower batch_size_per_gpu. Torch says: {error}"
+                )
+            )
 
 
 def _start_worker(parent: int | None, index: int) -> None:

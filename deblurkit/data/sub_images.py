@@ -16,14 +16,15 @@ from typing import Any, Literal, NamedTuple
 from deblurkit.console import progress, say
 from deblurkit.data.layout_base import WHOLE
 from deblurkit.data.layouts import FramePair, Layout, LayoutName, find_layout, scan
-from deblurkit.data.lmdb_make import PNG_LEVEL, cores, meta_info, ordered
-from deblurkit.data.lmdb_store import Manifest, SequenceEntry, checksum
+from deblurkit.data.lmdb_make import PNG_LEVEL, meta_info
+from deblurkit.data.lmdb_store import Manifest, SequenceEntry, checksum, raw_bytes
 from deblurkit.data.lmdb_writer import FrameRecord, LmdbWriter
 from deblurkit.data.picture_size import picture_size
 from deblurkit.data.store import signature
 from deblurkit.errors import DataError, DeblurkitError
 from deblurkit.files import sync
 from deblurkit.image_io import encode_png, read_image
+from deblurkit.pool import cores, ordered
 
 SubImageForm = Literal["crops", "sub"]
 
@@ -192,9 +193,10 @@ def _cut(picture: tuple[Path, list[_Part]]) -> list[tuple[FrameRecord, bytes]]:
     stat, pixels = path.stat(), read_image(path)
     found = []
     for key, top, left, side in parts:
-        data = encode_png(pixels[top : top + side, left : left + side], PNG_LEVEL)
+        part = pixels[top : top + side, left : left + side]
+        data = encode_png(part, PNG_LEVEL)
         facts = (side, side, 3, str(pixels.dtype), stat.st_size, stat.st_mtime_ns)
-        found.append((FrameRecord(key, checksum(data), *facts), data))
+        found.append((FrameRecord(key, checksum(data), checksum(raw_bytes(part)), *facts), data))
     return found
 
 
@@ -242,6 +244,7 @@ def _manifest(task: _Task, records: Mapping[str, FrameRecord]) -> Manifest:
                 shapes=tuple((record.height, record.width, 3) for record in found),
                 dtype=found[0].dtype,
                 checksums=tuple(record.checksum for record in found),
+                pixels=tuple(record.pixels for record in found),
             )
             for name, found in sequences.items()
         },

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from deblurkit.console import progress, say
-from deblurkit.data.lmdb_make import cores, make_lmdb
+from deblurkit.data.lmdb_make import make_lmdb
 from deblurkit.data.synthesis import Pair
 from deblurkit.data.synthesis_writer import SequenceTarget
 from deblurkit.errors import DataError
+from deblurkit.pool import cores
 
 
 @dataclass(frozen=True)

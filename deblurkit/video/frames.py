@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,11 +16,15 @@ from deblurkit.console import warn
 from deblurkit.errors import DataError
 from deblurkit.files import sync
 from deblurkit.image_io import IMAGE_ENDINGS, Pixels, is_image, list_images
-from deblurkit.still import Still, encode_still, holds_alpha, read_still, write_still
+from deblurkit.pool import Behind, cores, ordered
+from deblurkit.still import Still, encode_still, lost, read_still, write_still
 from deblurkit.video.probe import kind_of, read_head
 
 if TYPE_CHECKING:
     from deblurkit.video.reader import Timing, VideoReader
+
+#: More pictures than these at a time would be kept in memory.
+_MOST_THREADS = 4
 
 
 class PictureSource:
@@ -48,9 +52,15 @@ class PictureSource:
             yield pixels
 
     def stamped(self) -> Iterator[tuple[Pixels, Still]]:
-        """The pictures in order, each with its file name and what else it has beside its pixels."""
-        for file in self.files:
-            yield read_still(file)
+        """The pictures in order, each with its file name and what else it has beside its pixels.
+
+        What is not kept of them is named for the first one that it concerns.
+        """
+        said: set[str] = set()
+        with contextlib.closing(ordered(read_still, self.files, _threads())) as stills:
+            for file, (pixels, still) in zip(self.files, stills, strict=True):
+                _tell(file, still.notes, said)
+                yield pixels, still
 
 
 def open_source(path: str | Path) -> VideoReader | PictureSource:
@@ -92,7 +102,7 @@ class PictureSink:
     """
 
     def __init__(self, target: Path, lossless: bool = False, into: BinaryIO | None = None) -> None:
-        if not is_image(target):
+        if target.suffix.lower() not in IMAGE_ENDINGS:
             raise DataError(f"{target}: pictures are written as {', '.join(IMAGE_ENDINGS)}")
         self.target, self._lossless, self._into = target, lossless, into
 
@@ -104,8 +114,7 @@ class PictureSink:
 
     def write(self, pixels: Pixels, still: Still) -> None:
         """Write `(H, W, 3)` pixels and what their source had besides; the file appears whole."""
-        if still.alpha is not None and not holds_alpha(self.target):
-            warn(f"{self.target}: {self.target.suffix} files are written without transparency")
+        _tell(self.target, lost(still, pixels, self.target), set())
         if self._into is None:
             write_still(self.target, pixels, still, self._lossless)
         else:
@@ -129,23 +138,31 @@ class FolderSink:
             raise DataError(f"{target}: exists and holds more than pictures; choose another name with -o")
         self.target, self._ending, self._lossless = target, ending, lossless
         self._count = 0
+        self._names: set[str] = set()
+        self._said: set[str] = set()
 
     def __enter__(self) -> FolderSink:
         with _writable(self.target):
             self.target.parent.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
+        self._writing = Behind(_threads())
         return self
 
     def write(self, pixels: Pixels, stamp: Still | Timing) -> None:
-        """Write `(H, W, 3)` pixels, under the name of their source or, for a video, under their number."""
+        """Write `(H, W, 3)` pixels, under the name of their source or, for a video, under their number.
+
+        Threads encode several pictures at a time; an error is raised at one of the next calls, or at the end.
+        """
         if not isinstance(stamp, Still):
             stamp = Still(f"{self._count:06d}{self._ending or '.png'}", stamp.alpha)
         elif self._ending:
             stamp = replace(stamp, name=str(Path(stamp.name).with_suffix(self._ending)))
         path = self._folder / stamp.name
-        if self._ending and path.exists():
-            raise DataError(f"{self.target}: two frames would be called {path.name}")
-        write_still(path, pixels, stamp, self._lossless)
+        if stamp.name in self._names:
+            raise DataError(f"{self.target}: two frames would be called {stamp.name}")
+        self._names.add(stamp.name)
+        _tell(self.target / stamp.name, lost(stamp, pixels, path), self._said)
+        self._writing.call(write_still, path, pixels, stamp, self._lossless)
         self._count += 1
 
     def __exit__(
@@ -153,9 +170,11 @@ class FolderSink:
     ) -> None:
         try:
             if kind is None:
+                self._writing.finish()
                 with _writable(self.target):
                     self._publish()
         finally:
+            self._writing.close()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _publish(self) -> None:
@@ -168,6 +187,19 @@ class FolderSink:
         else:
             self._folder.rename(self.target)
         sync(self.target.parent)
+
+
+def _threads() -> int:
+    """Threads that read or write the pictures of a folder; OpenCV takes one core for each picture."""
+    return min(cores(), _MOST_THREADS)
+
+
+def _tell(path: Path, notes: Iterable[str], said: set[str]) -> None:
+    """Warn of each thing once; `said` holds what was."""
+    for note in notes:
+        if note not in said:
+            said.add(note)
+            warn(f"{path}: {note}")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ _HEAD = 1 << 16
 #: Brands of the ISO format that are pictures (MIAF, AVIF, HEIF); libav would give their tiles as frames.
 _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*")
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 def read_head(path: Path) -> bytes:

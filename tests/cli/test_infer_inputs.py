@@ -13,10 +13,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image  # tensorboard brings it
 
 from deblurkit.image_io import encode_png, read_image, write_image
 from deblurkit.video.reader import VideoReader
 from tests.cli.conftest import Infer
+from tests.support.pictures import make_png, make_tiff
 from tests.support.videos import copied_packets, decoded, pictures, seconds, write_video
 
 #: Hundredths of a second at which the frames of a GIF are shown.
@@ -113,11 +115,32 @@ def test_transparent_grey_and_turned_pictures(tmp_path: Path, infer: Infer) -> N
         cv2.imwrite(str(tmp_path / name), image)
     assert infer(*(tmp_path / name for name in made))[0] == 0
     for name, image in made.items():
-        result = str(tmp_path / name.replace(".", "_deblurred."))
-        np.testing.assert_array_equal(cv2.imread(result, cv2.IMREAD_UNCHANGED), image)
+        result = tmp_path / name.replace(".", "_deblurred.")
+        if name == "alpha.tif":  # OpenCV multiplies its colours by alpha
+            found = np.asarray(Image.open(result))[..., (2, 1, 0, 3)]
+        else:
+            found = cv2.imread(str(result), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(found, image)
     code, said = infer(tmp_path / "alpha.png", "-o", tmp_path / "alpha.jpg")
     assert code == 0
     assert ".jpg files are written without transparency" in said
+
+
+def test_grey_pictures_that_are_transparent(tmp_path: Path, infer: Infer) -> None:
+    samples = np.random.default_rng(0).integers(0, 255, (20, 24, 2))
+    key = int(samples[3, 4, 0])
+    (tmp_path / "marked.png").write_bytes(make_png(samples[..., :1], 8, 0, (b"tRNS", bytes((0, key)))))
+    (tmp_path / "plain.png").write_bytes(make_png(samples, 8, 4))
+    (tmp_path / "strips.tif").write_bytes(make_tiff(samples, 8, 1, (2,)))
+    code, said = infer(*(tmp_path / name for name in ("marked.png", "plain.png", "strips.tif")))
+    assert (code, "warning" in said) == (0, False), said
+    for name in ("marked_deblurred.png", "plain_deblurred.png", "strips_deblurred.tif"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.mode == "LA"
+            grey, alpha = np.asarray(picture).transpose(2, 0, 1)
+        np.testing.assert_array_equal(grey, samples[..., 0])
+        hidden = np.where(samples[..., 0] == key, 0, 255)
+        np.testing.assert_array_equal(alpha, hidden if name.startswith("marked") else samples[..., 1])
 
 
 def test_lossless_pictures(tmp_path: Path, infer: Infer) -> None:
@@ -235,7 +258,7 @@ def test_pipes_that_hold_nothing_useful(tmp_path: Path, infer: Infer, monkeypatc
     for content, arguments, expected in (
         (b"", ["-o", tmp_path / "b.mp4"], "error: -: is empty"),
         (b"dear diary", ["-o", tmp_path / "b.mp4"], "error: -: is not a video"),
-        (encode_png(pictures(1)[0]), [], "error: -: the result of standard input needs a name"),
+        (encode_png(pictures(1)[0]), [], "error: -: the result of a pipe needs a name"),
     ):
         piped(monkeypatch, content)
         code, said = infer("-", *arguments)

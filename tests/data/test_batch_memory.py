@@ -23,6 +23,7 @@ from deblurkit.data.batch_memory import SLOTS, BatchMemory, StoredBatch
 from deblurkit.data.loader import build_loader
 from deblurkit.data.prefetcher import prefetch
 from deblurkit.data.request import SampleRequest
+from deblurkit.errors import DataError
 from deblurkit.options import DatasetOptions
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked only on POSIX systems")
@@ -152,6 +153,17 @@ def test_little_address_space(monkeypatch):
     expected = list(batches(0, total=4))
     monkeypatch.setattr(loader, "BatchMemory", refuse)
     assert all(same(found, wanted) for found, wanted in zip(batches(1, total=4), expected, strict=True))
+
+
+@forks
+def test_no_room_for_a_batch_that_goes_torchs_way(monkeypatch):
+    def full(samples: Any) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(batch_memory, "SLOT_BYTES", 256)
+    monkeypatch.setattr(batch_memory, "default_collate", full)
+    with pytest.raises(DataError, match=r"/dev/shm has no room for a batch.*--shm-size=1g.*Torch says: unable"):
+        list(batches(1, total=4))
 
 
 @forks

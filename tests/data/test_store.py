@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from deblurkit.data.lmdb_check import verify_lmdb
 from deblurkit.data.lmdb_make import make_lmdb
-from deblurkit.data.lmdb_store import LmdbStore, close
+from deblurkit.data.lmdb_store import LmdbStore, checksum, close
 from deblurkit.data.store import DiskStore, PairedStores, open_stores
 from deblurkit.errors import DataError
 from deblurkit.image_io import encode_png, read_image, write_image
@@ -135,6 +136,41 @@ class TestChoice:
                     make_lmdb(root, splits=["train"])
             prints = [open_stores(root, "train", storage=storage).fingerprint for root in (tree, other, twin)]
             assert prints[0] == prints[2] != prints[1]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_fingerprint_is_of_pixels_however_they_are_stored(tmp_path, dtype):
+    root = make_tree(tmp_path / "set", splits=("train",), frames=3, size=(24, 40), dtype=dtype)
+    prints = set()
+    for name, form in FORMS.items():
+        for path in make_lmdb(root, output=tmp_path / name, **form):
+            store = LmdbStore(path)
+            prints.add((store.path.name, store.fingerprint()))
+            assert json.loads((path / "manifest.json").read_text())["fingerprint"] == store.fingerprint()
+    assert len(prints) == 4  # for each of the two roles one, and one of the copied PNGs, which were not decoded
+    assert len({found for _, found in prints}) == 4
+
+
+def test_lmdbs_without_checksums_of_pixels_keep_their_fingerprint(tree):
+    """As they were made before: it is of the stored bytes, but for raw pixels, where these are the same thing."""
+    for form in ({"codec": "tiled"}, {"codec": "png"}, {"codec": "raw"}):
+        path = make_lmdb(tree, splits=["train"], force=True, **form)[0]
+        now = LmdbStore(path).fingerprint()
+        manifest = json.loads((path / "manifest.json").read_text())
+        for entry in manifest["sequences"].values():
+            assert ("pixels" in entry) == (form["codec"] == "tiled")
+            entry.pop("pixels", None)
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        old = LmdbStore(path)
+        hashes = {name: entry["hash"] for name, entry in manifest["sequences"].items()}
+        before = checksum(json.dumps([form["codec"], hashes]).encode())
+        assert (old.fingerprint() == now) == (form["codec"] != "tiled")
+        assert (old.fingerprint() == before) == (form["codec"] != "raw")
+        assert old.read("seq000/00000001").shape == (24, 40, 3)
+        next(iter(manifest["sequences"].values()))["pixels"] = ["0"]
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(DataError, match=r"is damaged .*checksums"):
+            LmdbStore(path)
 
 
 def test_forked_children_and_threads_read_for_themselves(tree):

@@ -84,6 +84,38 @@ def test_an_older_result_is_replaced_and_nothing_else(tmp_path: Path) -> None:
             FolderSink(old, replace)
 
 
+def test_a_frame_that_cannot_be_written_ends_the_folder(tmp_path: Path) -> None:
+    def one_too_wide() -> None:
+        with FolderSink(tmp_path / "many") as folder:
+            for number, picture in enumerate(pictures(12)):
+                folder.write(picture if number != 11 else np.zeros((8, 8, 4), np.uint8), Still(f"{number}.png"))
+
+    with pytest.raises(DataError, match=r"11\.png: \(H, W, 3\) pixels"):
+        one_too_wide()
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_frames_of_one_name(tmp_path: Path) -> None:
+    def twice() -> None:
+        with FolderSink(tmp_path / "many", ending=".jpg") as folder:
+            for name in ("a.png", "a.tif"):
+                folder.write(pictures(1)[0], Still(name))
+
+    with pytest.raises(DataError, match=r"two frames would be called a\.jpg"):
+        twice()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_picture_comes_in_its_turn(tmp_path: Path) -> None:
+    for number, picture in enumerate(pictures(9)):
+        write_image(tmp_path / f"{number}.png", picture)
+    (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:200])
+    frames, seen = iter(open_source(tmp_path)), []
+    with pytest.raises(DataError, match=r"5\.png: is cut off"):
+        seen.extend(frames)
+    assert len(seen) == 5
+
+
 def test_a_picture_needs_a_pictures_ending(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="pictures are written as"):
         PictureSink(tmp_path / "a.mp4")
