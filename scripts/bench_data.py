@@ -36,7 +36,7 @@ from deblurkit.data.lmdb_make import make_lmdb
 from deblurkit.data.lmdb_store import LmdbStore
 from deblurkit.data.loader import build_loader
 from deblurkit.data.store import PairedStores, Window, frame_key, open_stores
-from deblurkit.image_io import Pixels, encode_png, list_images, read_image
+from deblurkit.image_io import Pixels, list_images, read_image
 from deblurkit.options import DatasetOptions
 from deblurkit.video.reader import VideoReader
 
@@ -101,7 +101,8 @@ def make_tree(root: Path, source: Path | None, count: int) -> None:
         for kind, pixels in (("sharp", frame), ("blur", cv2.blur(frame, (9, 1)))):
             path = root / "train" / "seq" / kind / f"{made:06d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(encode_png(pixels, 1))
+            # as other tools write them, not as deblurkit does
+            cv2.imwrite(str(path), cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if made <= CLIP:
         raise SystemExit(f"{source}: has {made} frames of at least {WIDTH}x{HEIGHT}; {CLIP + 1} are needed")
 
