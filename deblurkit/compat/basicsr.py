@@ -40,6 +40,7 @@ BASICSR = Dialect(
         "REDSDataset": DatasetKind(_CENTRE, {"num_frame": "num_frame", "interval_list": "interval_list"}),
         "REDSRecurrentDataset": DatasetKind(_CLIP, {"num_frame": "num_frame", "interval_list": "interval_list"}),
         "Vimeo90KDataset": DatasetKind(_MIDDLE, {"num_frame": "num_frame"}),
+        "Vimeo90KRecurrentDataset": DatasetKind({**_CLIP, "num_frame": 7}, {"flip_sequence": "mirror_sequence"}),
         "VideoTestDataset": DatasetKind(_CENTRE, {"num_frame": "num_frame", "padding": "padding"}),
         "VideoTestVimeo90KDataset": DatasetKind(_MIDDLE, {"num_frame": "num_frame", "padding": "padding"}),
         "VideoRecurrentTestDataset": DatasetKind(_WHOLE),

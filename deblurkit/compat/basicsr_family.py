@@ -43,6 +43,7 @@ def translate_family(translation: Translation, dialect: Dialect) -> None:
         root.move(key, key)
     root.ignore("dist_params", why="torchrun's variables say it")
     root.ignore("is_train")
+    root.ignore("suffix", "crop_border", "save_img", why="stands under val")  # of older files for tests
     for key in ("network_g", "network_d"):
         network = root.section(key)
         if network:

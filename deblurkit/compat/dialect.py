@@ -26,7 +26,6 @@ class Dialect:
 
     Attributes:
         name: for messages. models, datasets, losses, schedulers, metrics: foreign name to native one.
-        flip_key: the key of a data set that stands for horizontal flips.
         grad_clip: what `train.use_grad_clip` is when it is absent; None: the tool has no clipping.
         resumes: goes on with an earlier run of the same name without being asked.
         progressive: knows progressive schedules, `geometric_augs` and `mixing_augs`.
@@ -43,7 +42,6 @@ class Dialect:
     losses: Mapping[str, str]
     schedulers: Mapping[str, str]
     metrics: Mapping[str, str]
-    flip_key: str = "use_hflip"
     progressive: bool = False
     grad_clip: bool | None = None
     resumes: bool = False

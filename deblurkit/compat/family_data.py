@@ -11,6 +11,8 @@ _PARTITIONS = {
     "REDS4": ["000", "011", "015", "020"],
     "official": [f"{i:03d}" for i in range(240, 270)],
 }
+#: Its name has changed: both stand in BasicSR's own files.
+_FLIP = ("use_hflip", "use_flip")
 
 
 def translate_dataset(entry: Section, dialect: Dialect, root: Section) -> None:
@@ -40,7 +42,7 @@ def translate_dataset(entry: Section, dialect: Dialect, root: Section) -> None:
         _loading(entry, dialect, to)
         _augmentation(entry, dialect, to)
     else:
-        entry.ignore("gt_size", "batch_size_per_gpu", "num_worker_per_gpu", "use_shuffle", dialect.flip_key, "use_rot")
+        entry.ignore("gt_size", "batch_size_per_gpu", "num_worker_per_gpu", "use_shuffle", *_FLIP, "use_rot")
         if dialect.progressive:
             entry.ignore("geometric_augs")
         entry.ignore("random_reverse", "interval_list", "dataset_enlarge_ratio", "prefetch_mode")
@@ -140,7 +142,7 @@ def _loading(entry: Section, dialect: Dialect, to: tuple[str, ...]) -> None:
 def _augmentation(entry: Section, dialect: Dialect, to: tuple[str, ...]) -> None:
     found: dict[str, str] = {}
     for key, names in (
-        (dialect.flip_key, ("hflip",)),
+        *((key, ("hflip",)) for key in _FLIP),
         ("use_rot", ("vflip", "transpose")),
         ("random_reverse", ("reverse",)),
         # one of eight: all three in half of the cases each

@@ -15,7 +15,6 @@ NAFNET = Dialect(
     metrics={"calculate_psnr": "PSNR", "calculate_ssim": "VolumeSSIM"},
     protocol="nafnet-rgb/1",
     grids=True,
-    flip_key="use_flip",
     grad_clip=True,
     resumes=True,
     param_keys={"g": ("param_key",)},

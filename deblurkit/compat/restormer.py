@@ -30,7 +30,6 @@ RESTORMER = Dialect(
     # the window of its calculate_ssim extends over the colours
     metrics={"calculate_psnr": "PSNR", "calculate_ssim": "VolumeSSIM"},
     protocol="nafnet-rgb/1",
-    flip_key="use_flip",
     progressive=True,
     grad_clip=False,
     resumes=True,

@@ -91,21 +91,16 @@ class DegradedVideoDataset(VideoDataset):
         problems = self.argument_problems({"degradations": degradations, "unsharp": unsharp, "scale": scale})
         if problems:
             raise OptionsError("\n".join(f"{'.'.join(path)}: {text}" for path, text in problems))
-        if mirror_sequence and sampling != "n_n":
-            raise OptionsError(
-                f"mirror_sequence: is for clips of which every frame is restored; sampling is {sampling}"
-            )
         if augment and "noise" in augment:
             raise OptionsError("augment: noise is a degradation here: use RandomNoise among the degradations")
         super().__init__(
             dataroot, split, layout, lq, storage, scale, sampling, num_frame, interval, interval_list, overlapping,
-            padding, past, future, anchors, chunk, augment,
+            padding, past, future, anchors, chunk, augment, mirror_sequence=mirror_sequence,
         )  # fmt: skip
         sharp = self._stores.gt or self._stores.lq
         self._stores = replace(self._stores, lq=sharp, gt=sharp)
         self._degradations = build_degradations(degradations)
         self._unsharp = None if unsharp is None else UnsharpMasking(**unsharp)  # type: ignore[arg-type]
-        self._mirrored = mirror_sequence
         self._evaluated = _Evaluated()
 
     @staticmethod

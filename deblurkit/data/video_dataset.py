@@ -19,7 +19,7 @@ from deblurkit.data.layouts import LayoutName
 from deblurkit.data.request import SampleRequest
 from deblurkit.data.store import FrameStore, StorageName, Window, frame_key, open_stores
 from deblurkit.data.two_roots import Roots, open_roots
-from deblurkit.errors import DataError
+from deblurkit.errors import DataError, OptionsError
 from deblurkit.image_io import Pixels
 from deblurkit.registry import DATASET_REGISTRY
 from deblurkit.video.source import SequenceSource
@@ -47,10 +47,12 @@ class VideoDataset(FrameDataset):
             SimDeblur. {length, overlap}: chunks of so many frames that cover the whole sequence, see `chunk_windows`;
             by default they overlap by past + future. "whole": with a state that is carried through the sequence.
             With a `padding`, its first and last frames are restored too.
+        mirror_sequence: a training sample is followed by itself backwards: 2 * num_frame frames (sampling n_n).
         augment, noise_sigma, noise_law: see `Augment`. color: see `ColorRanges`; None: colours stay as they are.
 
     Raises:
         DataError: files are missing or do not fit together, arguments contradict each other, or there is no sample.
+        OptionsError: mirror_sequence for another sampling than n_n.
     """
 
     def __init__(
@@ -75,7 +77,13 @@ class VideoDataset(FrameDataset):
         noise_sigma: tuple[float, float] = (0.0, 10.0),
         noise_law: NoiseLaw = "uniform",
         color: ColorRanges | None = None,
+        mirror_sequence: bool = False,
     ) -> None:
+        if mirror_sequence and sampling != "n_n":
+            raise OptionsError(
+                f"mirror_sequence: is for clips of which every frame is restored; sampling is {sampling}"
+            )
+        self._mirrored = mirror_sequence
         self._color = None if color is None else ColorAugment(color)
         self._intervals = tuple(interval_list or (interval,))
         if min(self._intervals) < 1 or (interval_list and interval != 1):
@@ -154,6 +162,8 @@ class VideoDataset(FrameDataset):
             sharp_crop = y, x, height, width
         lq = self._read(self._stores.lq, inputs, degraded_crop, draws)
         gt = self._read(self._sharp(), targets, sharp_crop, draws)
+        if self._mirrored:
+            lq, gt = (np.concatenate([frames, frames[::-1]]) for frames in (lq, gt))
         if self._color:
             changes = self._color.draw(request, self.seed)
             lq, gt = change_colors(lq, changes), change_colors(gt, changes)

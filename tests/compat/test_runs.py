@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import lmdb
@@ -10,13 +11,15 @@ import pytest
 import torch
 import yaml
 
+from deblurkit.build import build_dataset, build_network
 from deblurkit.cli.app import app
 from deblurkit.compat.convert import convert
 from deblurkit.data.two_roots import open_roots
+from deblurkit.engine.checkpoint import save_network
 from deblurkit.engine.launch import Place
 from deblurkit.engine.plan import planned_processes, print_plan
 from deblurkit.engine.train import Training, train
-from deblurkit.errors import DataError, OptionsError
+from deblurkit.errors import CheckpointError, DataError, OptionsError
 from deblurkit.options import Options, load_options
 from tests.compat.test_translation import every_key
 from tests.support.trees import write_pairs
@@ -62,9 +65,12 @@ SMALL = {
                    "network_g:num_block=1", "network_d:num_feat=8", "datasets:train:gt_size=32",
                    "train:perceptual_opt:perceptual_weight=0"],
     "edvr": ["network_g:num_feat=8", "network_g:deformable_groups=2", "network_g:num_extract_block=1",
-             "network_g:num_reconstruct_block=1", "datasets:train:gt_size=32", "train:tsa_iter=2"],
+             "network_g:num_reconstruct_block=1", "datasets:train:gt_size=32", "train:tsa_iter=2",
+             "path:pretrain_network_g=~"],
     "basicvsr": ["network_g:num_feat=4", "network_g:num_block=1", "datasets:train:gt_size=32",
-                 "datasets:train:num_frame=3", "train:fix_flow=2"],
+                 "datasets:train:num_frame=3", "network_g:spynet_path=~", "train:fix_flow=2"],
+    "basicvsr_vimeo": ["network_g:num_feat=4", "network_g:num_block=1", "datasets:train:gt_size=32",
+                       "network_g:spynet_path=~", "train:fix_flow=2"],
 }  # fmt: skip
 SMALL["nafnet_reds"] = SMALL["nafnet_gopro"]
 for _name in ("restormer_defocus", "restormer_dual_pixel", "restormer_denoising"):
@@ -73,6 +79,7 @@ COMMON = [
     *("num_gpu=0", "train:total_iter=2", "val:val_freq=2", "logger:print_freq=1", "logger:save_checkpoint_freq=1"),
     *("logger:use_tb_logger=False", "datasets:train:batch_size_per_gpu=2", "datasets:train:num_worker_per_gpu=0"),
 ]
+SEPTUPLETS = ("00001/0001", "00001/0002", "00002/0001")
 
 
 def make_data(name: str) -> None:
@@ -96,6 +103,15 @@ def make_data(name: str) -> None:
             for key in ("dataroot_lq", "dataroot_lqL", "dataroot_lqR"):
                 if key in entry:
                     pictures("noise" if name == "restormer_denoising" else entry[key], entry["dataroot_gt"])
+    elif name == "basicvsr_vimeo":
+        listing = Path("basicsr/data/meta_info/meta_info_Vimeo90K_train_GT.txt")
+        listing.parent.mkdir(parents=True)
+        listing.write_text("".join(f"{clip} 7 (64,64,3)\n" for clip in SEPTUPLETS))
+        for clip in SEPTUPLETS:
+            files = [f"im{i}.png" for i in range(1, 8)]
+            folders = [Path("datasets/vimeo90k") / side / clip for side in ("BIx4", "vimeo_septuplet/sequences")]
+            write_pairs(*folders, files, (64, 64), scale=4)
+        clips("datasets/Vid4/BIx4", "datasets/Vid4/GT", ("calendar",))
     else:
         root = "datasets/REDS/train_sharp_bicubic" + ("/X4" if name == "basicvsr" else "")
         clips(root, "datasets/REDS/train_sharp", ("000", "001", "002"))
@@ -120,6 +136,51 @@ def test_the_plan_needs_no_data(name: str, capsys: pytest.CaptureFixture[str]) -
     warnings = "".join(line for line in captured.err.splitlines() if "does not exist" in line)
     assert "datasets.train" in warnings
     assert "datasets.val" in warnings
+
+
+def test_the_plan_names_weights_that_are_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    forced = [one for one in SMALL["basicvsr"] if "spynet" not in one]
+    print_plan(load_options(FILES / "basicvsr.yml", forced=forced), 1)
+    captured = capsys.readouterr()
+    assert "spynet_sintel_final-3d2a1287.pth: there is no such file" in captured.err
+    assert "warning: network_g.spynet_path: experiments/pretrained_models" in captured.err
+    assert "network    BasicVSR" in captured.out
+    forced = [one for one in SMALL["edvr"] if "pretrain" not in one]
+    print_plan(load_options(FILES / "edvr.yml", forced=forced), 1)
+    captured = capsys.readouterr()
+    assert "warning: path.pretrain_network_g: experiments/103_EDVR_L_x4_SR_REDS_woTSA/models" in captured.err
+    assert "weights    " not in captured.out
+    forced = [one for one in SMALL["realesrgan"] if "perceptual" not in one]
+    print_plan(load_options(FILES / "realesrgan.yml", forced=forced), 1)
+    captured = capsys.readouterr()
+    assert "warning: train.losses.perceptual: " in captured.err
+    assert "loss       perceptual" in captured.out
+
+
+def test_the_plan_tries_the_weights_to_start_from(capsys: pytest.CaptureFixture[str]) -> None:
+    options = small("rcan")
+    assert options.network_g is not None
+    save_network("w.pth", build_network(options.network_g.mapping()))
+    print_plan(small("rcan", "path:pretrain_network_g=w.pth"), 1)
+    assert "weights    network_g: w.pth" in capsys.readouterr().out
+    wrong = ("path:pretrain_network_g=w.pth", "network_g:num_block=2")
+    with pytest.raises(CheckpointError, match="do not fit RCAN"):
+        print_plan(small("rcan", *wrong, "path:strict_load_g=true"), 1)
+    print_plan(small("rcan", *wrong), 1)
+    captured = capsys.readouterr()
+    assert re.search(r"w\.pth: \d+ names do not fit and are left out: body\.", captured.err.replace("\n", " "))
+
+
+def test_a_sequence_and_its_way_back() -> None:
+    make_data("basicvsr_vimeo")
+    options = small("basicvsr_vimeo")
+    data = build_dataset(options.datasets["train"].mapping())
+    assert len(data) == len(SEPTUPLETS)
+    sample = data[0]
+    assert sample["lq"].shape[0] == sample["gt"].shape[0] == 14
+    assert torch.equal(sample["lq"][:7].flip(0), sample["lq"][7:])
+    assert torch.equal(sample["gt"][:7].flip(0), sample["gt"][7:])
+    assert not torch.equal(sample["lq"][0], sample["lq"][6])
 
 
 @pytest.mark.parametrize("name", SMALL)

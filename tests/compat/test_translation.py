@@ -238,8 +238,7 @@ def test_one_name_two_losses() -> None:
     ("name", "change", "line"),
     [
         ("rcan", ("  gt_size: 96", "  gt_sise: 96"), ":18: datasets.train.gt_sise: unknown key; did you mean 'gt_si"),
-        ("rcan", ("use_hflip", "use_flip"), "o.yml:19: datasets.train.use_flip: unknown key; did you mean 'use_hflip'"),
-        ("nafnet_gopro", ("use_flip", "use_hflip"), "datasets.train.use_hflip: unknown key; did you mean 'use_f"),
+        ("rcan", ("use_hflip", "use_hflips"), "o.yml:19: datasets.train.use_hflips: unknown key; did you mean 'use_hf"),
         ("rcan", ("warmup_iter", "warmup_iters"), "unknown key; did you mean 'warmup_iter'?"),
         ("rcan", ("model_type: SRModel", "model_type: SRMode"), "did you mean 'SRModel'"),
         ("rcan", ("type: PairedImageDataset", "type: PairedImageDatasets"), "counterpart of the data set 'PairedImage"),
