@@ -106,13 +106,19 @@ class LooksAt(Component):
     """What a loss looks at, and its `weight` in the sum.
 
     Attributes:
-        output: of the network. target: entry of the sample to compare with (Real-ESRGAN: a sharpened ground truth for
-            pixels, the plain one for the discriminator).
+        output: of the network, or several of one size, whose frames are then compared together, as one clip.
+        target: entry of the sample to compare with (Real-ESRGAN: a sharpened ground truth for pixels, the plain one
+            for the discriminator).
     """
 
     weight: float = 1.0
-    output: str = "restored"
+    output: str | Annotated[list[str], Field(min_length=1)] = "restored"
     target: str = "gt"
+
+    @property
+    def outputs(self) -> list[str]:
+        """`output` as a list."""
+        return [self.output] if isinstance(self.output, str) else self.output
 
 
 class LossOptions(LooksAt):
@@ -132,6 +138,8 @@ class GANOptions(LooksAt):
         discriminator_weight: factor of the discriminator's own loss. penalties: terms added to it.
         net_d_iters: the generator is stepped at every so many-th iteration, the discriminator at each.
         net_d_init_iters: iterations at the start in which the discriminator alone is trained.
+        step_first: which of the two is stepped first in an iteration. The other one then meets its new weights:
+            "generator" as in BasicSR, "discriminator" as in DeblurGAN.
         input_range: what the discriminators take black and white as: [0, 1], or [-1, 1].
         crops: where there are several: side of the random square of a frame that some of them see, by name.
     """
@@ -140,6 +148,7 @@ class GANOptions(LooksAt):
     penalties: dict[str, PenaltyOptions] = {}
     net_d_iters: int = Field(1, gt=0)
     net_d_init_iters: int = Field(0, ge=0)
+    step_first: Literal["generator", "discriminator"] = "generator"
     input_range: list[float] = Field([0.0, 1.0], min_length=2, max_length=2)
     crops: dict[str, Annotated[int, Field(gt=0)]] = {}
 
@@ -151,7 +160,7 @@ class ContrastiveOptions(LooksAt):
         encoder_only: units of the schedule at the start in which the encoder alone is trained, on this loss alone.
     """
 
-    output: str = "logits"
+    output: str | Annotated[list[str], Field(min_length=1)] = "logits"
     encoder_only: int = Field(0, ge=0)
 
 

@@ -17,18 +17,21 @@ class HEMLoss(Loss):
 
     Args:
         hard_share: share of the pixels that are hard, 0 to 1. random_share: share that is drawn beside, 0 to 1.
+        one_mask: the frames of a clip have one mask, from the sum of their errors: CDVD-TSP compares its four results
+            as one picture of twelve channels.
     """
 
-    def __init__(self, hard_share: float = 0.5, random_share: float = 0.1) -> None:
+    def __init__(self, hard_share: float = 0.5, random_share: float = 0.1, one_mask: bool = False) -> None:
         super().__init__()
         for name, share in (("hard_share", hard_share), ("random_share", random_share)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name}: should lie between 0 and 1, got {share}")
-        self.hard_share, self.random_share = hard_share, random_share
+        self.hard_share, self.random_share, self.one_mask = hard_share, random_share, one_mask
 
     def forward(self, restored: Tensor, gt: Tensor) -> Tensor:
         """See `Loss.forward`."""
-        errors = as_images(difference(restored, gt).abs())
+        errors = difference(restored, gt).abs()
+        errors = errors.flatten(1, -3) if self.one_mask else as_images(errors)
         mask = self._mask(errors.detach().sum(dim=1).flatten(1))
         return (errors * mask.view(errors.shape[0], 1, *errors.shape[2:])).mean()
 

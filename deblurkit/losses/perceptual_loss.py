@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deblurkit.errors import CheckpointError
+from deblurkit.errors import CheckpointError, MissingWeightsError
 from deblurkit.losses.base import Loss, as_images, check_shapes, chosen
 from deblurkit.registry import LOSS_REGISTRY
 
@@ -182,9 +182,10 @@ def _read_weights(layers: tuple[str, ...], path: str | Path | None) -> dict[str,
         return {}
     file = Path(path) if path is not None else Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_FILE
     if not file.is_file():
-        raise CheckpointError(
-            f"{file}: there is no such file, and a perceptual loss needs VGG19. Put torchvision's weights "
-            f"(https://download.pytorch.org/models/{WEIGHTS_FILE}) there, or say where you have it in vgg_weights"
+        raise MissingWeightsError(
+            file,
+            ", and a perceptual loss needs VGG19. Put torchvision's weights "
+            f"(https://download.pytorch.org/models/{WEIGHTS_FILE}) there, or say where you have it in vgg_weights",
         )
     state = read_checkpoint(file).state
     for key, shape in shapes.values():

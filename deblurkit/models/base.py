@@ -62,15 +62,16 @@ class Model(ABC):
     def __init__(self, options: Options, networks: Mapping[str, nn.Module], place: Place) -> None:
         self.options, self.train_options, self.place = options, options.training(), place
         self.networks = {role: self._prepare(net) for role, net in networks.items()}
-        self.averages: dict[str, Network] = {}
-        if self.train_options.ema_decay:
-            self.averages["g"] = copy.deepcopy(self.net).eval().requires_grad_(False)
         for key, wanted in (
             ("truncate", self.train_options.truncate),
             ("checkpoint_frames", self.train_options.checkpoint_frames),
         ):
             if wanted:
                 check_frame_by_frame(self.net, f"train.{key}")
+        self.runners = {role: self._distribute(self._runner(role, net)) for role, net in self.networks.items()}
+        self.averages: dict[str, Network] = {}
+        if self.train_options.ema_decay:  # now that DDP has given all processes the same weights
+            self.averages["g"] = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._moving: list[tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]] = [
             (
                 list(average.parameters()),
@@ -80,7 +81,6 @@ class Model(ABC):
             )
             for role, average in self.averages.items()
         ]
-        self.runners = {role: self._distribute(self._runner(role, net)) for role, net in self.networks.items()}
         self.steppers: dict[str, Stepper] = {}
         self.iteration = 0
         scheduler = self.train_options.scheduler
@@ -263,11 +263,11 @@ def _parts(batch: Batch, count: int) -> Iterator[Batch]:
 
 def _recompute(module: nn.Module) -> None:
     """Keep no activations inside a module; compute them again in the backward pass."""
+    # a copy of the module has a copy of this, which calls the copy
+    module.forward = functools.partial(_recomputed, module)
+
+
+def _recomputed(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     from torch.utils.checkpoint import checkpoint
 
-    forward = module.forward
-
-    def recomputed(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-    module.forward = recomputed
+    return checkpoint(type(module).forward, module, *args, use_reentrant=False, **kwargs)

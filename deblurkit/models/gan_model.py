@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -44,9 +45,11 @@ class GANModel(RestorationModel):
     """`RestorationModel` with an adversarial term (`train.gan`) and a discriminator (`network_d`, `train.optim_d`).
 
     A step as in BasicSR's SRGANModel: the generator on its losses and the adversarial term, the discriminator fixed;
-    then the discriminator on sharp and (detached) restored frames. A discriminator sees single frames `(N, C, H, W)`;
-    the frames of clips are taken one by one. There may be several discriminators (`Discriminators`): their losses'
-    mean counts, and one optimiser has them all.
+    then the discriminator on sharp and (detached) restored frames. With `step_first: discriminator` the discriminator
+    comes first, on the same restored frames, and judges them anew for the generator.
+
+    A discriminator sees single frames `(N, C, H, W)`; the frames of clips are taken one by one. There may be several
+    discriminators (`Discriminators`): their losses' mean counts, and one optimiser has them all.
 
     Raises:
         OptionsError: `network_d`, `train.optim_d` or `train.gan` is missing, or its type is no adversarial loss.
@@ -73,43 +76,53 @@ class GANModel(RestorationModel):
             for name, entry in train.gan.penalties.items()
         }
         super().__init__(options, networks, place)
-        self._check_output("train.gan.output", train.gan.output)
+        self._check_output("train.gan.output", train.gan)
         self.add_stepper("optim_d", train.optim_d, self.networks["d"])
 
     def train_step(self, batch: Batch) -> Terms:
         """See `Model.train_step`."""
         settings, judge = self.gan_options, self.networks["d"]
-        pairs: list[tuple[Tensor, Tensor]] = []
+        due = self.iteration > settings.net_d_init_iters and self.iteration % settings.net_d_iters == 0
+        judge_first = settings.step_first == "discriminator"
+        pairs: list[tuple[Tensor, Tensor]] = []  # sharp and restored, of a generator that was stepped already
+        restored: list[Terms] = []  # with the graph for a generator that is stepped after
         if isinstance(judge, Discriminators):
             judge.draw()
 
         def generator_terms(part: Batch) -> Terms:
-            outputs = self.runners["g"](self._input(part["lq"]))
+            outputs = restored.pop() if restored else self.runners["g"](self._input(part["lq"]))
             fake, real = self._judged(outputs, part)
-            pairs.append((real, fake.detach()))
+            if not judge_first:
+                pairs.append((real, fake.detach()))
             judged = judge(real) if self.gan.needs_real else None
             adversarial = settings.weight * self.gan.generator(judge(fake), judged)
             return {**self._loss_terms(outputs, part), "gan": adversarial}
 
-        terms: Terms = {}
-        if self.iteration > settings.net_d_init_iters and self.iteration % settings.net_d_iters == 0:
+        def discriminator_terms(part: Batch) -> Terms:
+            # of a batch in parts each is restored twice: their graphs together might not fit into the memory
+            keep = due and judge_first and self.train_options.accumulate == 1
+            if pairs:
+                real, fake = pairs.pop(0)
+            else:
+                with contextlib.nullcontext() if keep else torch.no_grad():
+                    outputs = self.runners["g"](self._input(part["lq"]))
+                    fake, real = self._judged(outputs, part)
+                if keep:
+                    restored.append(outputs)
+            return cast(Terms, self.runners["d"](real, fake.detach(), settings.discriminator_weight))
+
+        def step_generator() -> Terms:
+            if not due:
+                return {}
             judge.requires_grad_(False)
             terms = self.optimise("optim_g", "g", batch, generator_terms)
             judge.requires_grad_(True)
-        remaining = iter(pairs)
+            return terms
 
-        def discriminator_terms(part: Batch) -> Terms:
-            real, fake = next(remaining, None) or self._restored(part)
-            return cast(Terms, self.runners["d"](real, fake, settings.discriminator_weight))
-
-        return {**terms, **self.optimise("optim_d", "d", batch, discriminator_terms)}
-
-    def _restored(self, part: Batch) -> tuple[Tensor, Tensor]:
-        """Sharp and restored frames in an iteration in which the generator is not trained."""
-        with torch.no_grad():
-            outputs = self.runners["g"](self._input(part["lq"]))
-        fake, real = self._judged(outputs, part)
-        return real, fake
+        if judge_first:
+            judged = self.optimise("optim_d", "d", batch, discriminator_terms)
+            return {**step_generator(), **judged}
+        return {**step_generator(), **self.optimise("optim_d", "d", batch, discriminator_terms)}
 
     def _judged(self, outputs: Terms, part: Batch) -> tuple[Tensor, Tensor]:
         """Restored and sharp frames `(N, C, H, W)` as the discriminators see them."""

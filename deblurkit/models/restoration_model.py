@@ -51,7 +51,7 @@ class RestorationModel(Model):
         for size in filter(None, sizes):  # all stages of a schedule now, not when they begin
             self._check_crop(size // self.net.contract.scale, size // self.net.contract.scale)
         for name, (loss, looks_at) in self.losses.items():
-            self._check_output(f"train.losses.{name}.output", looks_at.output)
+            self._check_output(f"train.losses.{name}.output", looks_at)
             if not isinstance(loss, Loss):
                 raise OptionsError(
                     f"train.losses.{name}.type: {type(loss).__name__} does not compare frames with frames"
@@ -109,25 +109,38 @@ class RestorationModel(Model):
                 averaged = {name: average.io.decode(value) for name, value in found.items()}
         for name, (loss, looks_at) in self.losses.items():
             restored, target = self._pair(outputs, batch, looks_at)
-            more = {"averaged": averaged[looks_at.output]} if loss.needs else {}
+            more = {"averaged": self._together([averaged[one] for one in looks_at.outputs])} if loss.needs else {}
             terms[name] = looks_at.weight * loss(restored, target, **more)
         return terms
 
     def _pair(self, outputs: Terms, batch: Batch, looks_at: LooksAt) -> tuple[Tensor, Tensor]:
-        """What a loss compares: an output and the frames that belong to it."""
-        output = next(output for output in self.net.contract.outputs if output.name == looks_at.output)
-        restored = outputs[output.name].float()
+        """What a loss compares: an output, or several, and the frames that belong to it."""
         if looks_at.target not in batch:
             raise OptionsError(
                 f"train: a loss looks at {looks_at.target!r} of a sample, but the data set gives {', '.join(batch)}"
             )
-        return restored, self._target(batch[looks_at.target], restored, output, batch["lq"])
+        restored, sharp = [], []
+        for name in looks_at.outputs:
+            output = next(output for output in self.net.contract.outputs if output.name == name)
+            restored.append(outputs[name].float())
+            sharp.append(self._target(batch[looks_at.target], restored[-1], output, batch["lq"]))
+        return self._together(restored), self._together(sharp)
 
-    def _check_output(self, key: str, name: str) -> None:
+    def _together(self, frames: list[Tensor]) -> Tensor:
+        """Frames `(B, C, h, w)` and clips `(B, T, C, h, w)` as one clip; a single one as it is."""
+        if len(frames) == 1:
+            return frames[0]
+        if len({one.shape[-2:] for one in frames}) > 1:
+            sizes = ", ".join(f"{one.shape[-2]}x{one.shape[-1]}" for one in frames)
+            raise OptionsError(f"train: a loss looks at outputs of different sizes ({sizes}) together")
+        return torch.cat([one.unsqueeze(1) if one.ndim == 4 else one for one in frames], dim=1)
+
+    def _check_output(self, key: str, looks_at: LooksAt) -> None:
         known = [output.name for output in self.net.contract.outputs]
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
-            raise OptionsError(f"{key}: {type(self.net).__name__} has no output {name!r}{hint}")
+        for name in looks_at.outputs:
+            if name not in known:
+                hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+                raise OptionsError(f"{key}: {type(self.net).__name__} has no output {name!r}{hint}")
 
     def _input(self, lq: Tensor) -> Tensor:
         """The frames as the network takes them."""

@@ -70,25 +70,44 @@ def moved(net: nn.Module, before: list[Tensor]) -> bool:
     return any(not torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
 
 
-def test_a_step_is_what_one_writes_by_hand() -> None:
-    model = make()
+@pytest.mark.parametrize("first", ["generator", "discriminator"])
+def test_a_step_is_what_one_writes_by_hand(first: str) -> None:
+    model = make(gan={"type": "GANLoss", "gan_type": "vanilla", "weight": 0.1, "step_first": first})
     g, d = copy.deepcopy(model.net), copy.deepcopy(model.networks["d"])
     optim_g, optim_d = (torch.optim.Adam(net.parameters(), lr=1e-3, fused=True) for net in (g, d))
     data = batch()
     lq, gt = data["lq"][:, 0], data["gt"][:, 0]
     bce = nn.BCEWithLogitsLoss()
     fake = g(lq)
-    judged = d(fake)
-    ((fake - gt).abs().mean() + 0.1 * bce(judged, torch.ones_like(judged))).backward()
-    optim_g.step()
-    d.zero_grad()
-    real_logits, fake_logits = d(gt), d(fake.detach())
-    (bce(real_logits, torch.ones_like(judged)) + bce(fake_logits, torch.zeros_like(judged))).backward()
-    optim_d.step()
+
+    def step_generator() -> None:
+        judged = d(fake)
+        ((fake - gt).abs().mean() + 0.1 * bce(judged, torch.ones_like(judged))).backward()
+        optim_g.step()
+
+    def step_discriminator() -> None:
+        d.zero_grad()
+        real_logits, fake_logits = d(gt), d(fake.detach())
+        (bce(real_logits, torch.ones_like(real_logits)) + bce(fake_logits, torch.zeros_like(real_logits))).backward()
+        optim_d.step()
+
+    steps = (step_generator, step_discriminator)
+    for one in steps if first == "generator" else reversed(steps):
+        one()
     step(model, 1, data)
     for ours, by_hand in ((model.net, g), (model.networks["d"], d)):
         for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_the_discriminator_first_waits_for_no_generator() -> None:
+    """In iterations without a step of the generator its forward pass leaves no graph, and its weights stay."""
+    gan = {"type": "GANLoss", "gan_type": "vanilla", "net_d_iters": 3, "step_first": "discriminator"}
+    model = make(gan=gan)
+    for iteration in range(1, 7):
+        g, d = weights(model.net), weights(model.networks["d"])
+        assert ("gan" in step(model, iteration)) == moved(model.net, g) == (iteration % 3 == 0)
+        assert moved(model.networks["d"], d)
 
 
 def test_generator_waits_and_is_stepped_at_every_so_many_th_iteration() -> None:
@@ -103,8 +122,10 @@ def test_generator_waits_and_is_stepped_at_every_so_many_th_iteration() -> None:
     assert stepped == [False, False, False, True, False, True]
 
 
-def test_accumulation_equals_the_whole_batch() -> None:
-    whole, parts = make(), make(accumulate=2)
+@pytest.mark.parametrize("first", ["generator", "discriminator"])
+def test_accumulation_equals_the_whole_batch(first: str) -> None:
+    gan = {"type": "GANLoss", "gan_type": "vanilla", "weight": 0.1, "step_first": first}
+    whole, parts = make(gan=gan), make(gan=gan, accumulate=2)
     for iteration in range(1, 4):
         a, b = step(whole, iteration), step(parts, iteration)
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deblurkit.contract import FrameContract
+from deblurkit.contract import FrameContract, Output
 from deblurkit.engine.launch import Place
 from deblurkit.errors import OptionsError
 from deblurkit.models.base import Model
 from deblurkit.models.restoration_model import RestorationModel
-from deblurkit.network import Network
+from deblurkit.network import Network, count_macs
 from deblurkit.options import Options
 
 CPU = Place(torch.device("cpu"))
@@ -42,7 +43,7 @@ class Small(Network):
         return x + self.last(torch.relu(self.norm(self.first(x))))
 
 
-def make(seed: int = 0, **train: Any) -> RestorationModel:
+def make(seed: int = 0, network: type[Small] = Small, **train: Any) -> RestorationModel:
     torch.manual_seed(seed)
     options = Options.model_validate(
         {
@@ -58,7 +59,7 @@ def make(seed: int = 0, **train: Any) -> RestorationModel:
             },
         }
     )
-    return RestorationModel(options, {"g": Small()}, CPU)
+    return RestorationModel(options, {"g": network()}, CPU)
 
 
 def batch(size: int = 4) -> dict[str, Tensor]:
@@ -164,6 +165,43 @@ def test_ways_of_computing_do_not_change_the_result(change: dict[str, Any]) -> N
     plain, other = make(), make(**change)
     torch.testing.assert_close(torch.tensor(steps(plain, 3)), torch.tensor(steps(other, 3)), rtol=1e-5, atol=1e-6)
     assert list(plain.net.state_dict()) == list(other.net.state_dict())
+
+
+class Twice(Small):
+    """Its result at two stages, and one at half the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        outputs = (Output("restored"), Output("early"), Output("half", scale=0.5))
+        self.contract = dataclasses.replace(self.contract, outputs=outputs)
+
+    def run(self, x: Tensor) -> dict[str, Tensor]:
+        restored = super().run(x)["restored"]
+        return {"restored": restored, "early": restored * 0.5, "half": restored[..., ::2, ::2]}
+
+
+def test_a_loss_may_look_at_several_outputs_together() -> None:
+    def model(output: Any) -> RestorationModel:
+        return make(network=Twice, losses={"pixel": {"type": "CharbonnierLoss", "reduction": "sum", "output": output}})
+
+    single = [float(model(name).train_step(batch())["pixel"]) for name in ("restored", "early")]
+    assert float(model(["restored", "early"]).train_step(batch())["pixel"]) == pytest.approx(sum(single))
+    with pytest.raises(OptionsError, match=r"outputs of different sizes \(12x12, 6x6\) together"):
+        model(["restored", "half"]).train_step(batch())
+    with pytest.raises(OptionsError, match=r"losses\.pixel\.output: Twice has no output 'erly'; did you mean 'early'"):
+        model(["restored", "erly"])
+
+
+def test_copies_of_recomputed_modules_have_weights_of_their_own() -> None:
+    model = make(ema_decay=0.9, checkpoint_modules=["first", "last"])
+    steps(model, 3)
+    average, plain = model.averages["g"], Small().eval()
+    plain.load_state_dict(average.state_dict())
+    x = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(average.run(x)["restored"], plain.run(x)["restored"])
+        assert not torch.equal(average.run(x)["restored"], model.net.run(x)["restored"])
+    assert count_macs(model.net, 16, 16) == count_macs(plain, 16, 16)
 
 
 def test_state_goes_on_and_rates_are_those_of_the_options() -> None:

@@ -40,3 +40,11 @@ def test_random_pixels_are_as_many_as_asked_for_and_follow_the_seed() -> None:
 def test_shares_lie_between_zero_and_one(shares: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="should lie between 0 and 1"):
         HEMLoss(*shares)
+
+
+def test_one_mask_is_that_of_all_frames_as_one_picture() -> None:
+    clip, sharp = torch.rand(2, 2, 4, 3, 6, 8).unbind(0)
+    together = HEMLoss(0.5, 0.0, one_mask=True)(clip, sharp)
+    channels = HEMLoss(0.5, 0.0)(clip.flatten(1, 2), sharp.flatten(1, 2))
+    assert torch.equal(together, channels)
+    assert together != HEMLoss(0.5, 0.0)(clip, sharp)
