@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class DeblurkitError(Exception):
@@ -30,6 +31,14 @@ class DataError(DeblurkitError):
 
 class CheckpointError(DeblurkitError):
     """A weights file or training state that is missing, damaged or belongs to another network."""
+
+
+class MissingWeightsError(CheckpointError):
+    """A weights file that is not there; `path` is where it was looked for."""
+
+    def __init__(self, path: Path, advice: str = "") -> None:
+        super().__init__(f"{path}: there is no such file{advice}")
+        self.path = path
 
 
 class VideoError(DeblurkitError):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         DeblurkitError: the folder cannot be written, or the disk is full.
     """
     target = Path(target)
-    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    # names may have 255 bytes, of which a character takes up to 4
+    temporary = target.with_name(f".{target.stem[:40]}-{secrets.token_hex(4)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -49,6 +51,13 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             raise _not_written(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `atomic_path` leaves in a folder when the process is killed within the block."""
+    for path in folder.glob(".*"):
+        if re.fullmatch(r"\..+-[0-9a-f]{8}(\.\w+)?", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def _not_written(target: Path, error: OSError) -> DeblurkitError:

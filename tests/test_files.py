@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deblurkit.errors import DeblurkitError
-from deblurkit.files import atomic_path, write_json, write_text
+from deblurkit.files import atomic_path, remove_unfinished, write_json, write_text
 
 
 def test_a_whole_file_appears_at_once(tmp_path: Path) -> None:
@@ -57,6 +57,19 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(DeblurkitError, match="folder: cannot be written: Is a directory"):
         write_text(tmp_path / "folder", "x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:
+    for name in ("a-b.txt", ".hidden", ".notes-2024.txt", ".a-0123abcd-x.txt"):
+        (tmp_path / name).write_text("x")
+    with atomic_path(tmp_path / "net_g_3.pth") as left, atomic_path(tmp_path / "no_ending") as other:
+        assert left.exists()
+        assert other.exists()
+        remove_unfinished(tmp_path)
+        names = sorted(path.name for path in tmp_path.iterdir())
+        left.write_text("whole")
+        other.write_text("whole")
+    assert names == [".a-0123abcd-x.txt", ".hidden", ".notes-2024.txt", "a-b.txt"]
 
 
 def test_files_get_the_usual_permissions(tmp_path: Path) -> None:

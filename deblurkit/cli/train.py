@@ -33,15 +33,40 @@ Launcher = Annotated[
         help="torchrun (BasicSR: pytorch), slurm: this process was started by torchrun or by Slurm's srun.",
     ),
 ]
+Gpus = Annotated[int | None, typer.Option("--gpus", help="Number of GPUs; one process each.")]
+Procs = Annotated[int | None, typer.Option("--procs", help="Number of processes on the CPU.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+
+
+def join(launcher: str) -> None:
+    """See to the environment that `--launcher` promises.
+
+    Raises:
+        DeviceError: nothing of that kind has started this process.
+    """
+    from deblurkit.engine import launch
+    from deblurkit.errors import DeviceError
+
+    if launcher in ("torchrun", "pytorch") and not launch.inside_launcher():
+        raise DeviceError(
+            f"--launcher {launcher}: start it as `torchrun --nproc-per-node N -m deblurkit ... --launcher {launcher}`"
+        )
+    if launcher == "slurm":
+        os.environ.update(launch.slurm_variables(os.environ))
+
+
+def device_of(num_gpu: int | str, gpus: int | None, procs: int | None, device: str) -> str:
+    """The device's name, "auto" less what the options file or the number of processes says about it."""
+    on_cpu = device == "auto" and (num_gpu == 0 or procs is not None or gpus == 0)
+    return "cpu" if on_cpu else device
 
 
 @app.command()
 def train(
     opt: OptionsFile,
     overrides: Overrides = [],  # noqa: B006
-    gpus: Annotated[int | None, typer.Option("--gpus", help="Number of GPUs; one process each.")] = None,
-    procs: Annotated[int | None, typer.Option("--procs", help="Number of processes on the CPU.")] = None,
+    gpus: Gpus = None,
+    procs: Procs = None,
     device: Device = "auto",
     launcher: Launcher = "none",
     resume: Annotated[
@@ -63,24 +88,21 @@ def train(
 ) -> None:
     """Train a network as an options file says."""
     from deblurkit.engine import launch
-    from deblurkit.errors import DeviceError
+    from deblurkit.engine.stop import queue_again_until_training
     from deblurkit.options import load_options
 
+    queue_again_until_training()
     options = load_options(opt, "train", overrides, plugins, forced, debug)
-    if launcher in ("torchrun", "pytorch") and not dry_run and not launch.inside_launcher():
-        raise DeviceError(f"--launcher {launcher}: start it as `torchrun --nproc-per-node N -m deblurkit train ...`")
-    if launcher == "slurm" and not dry_run:
-        os.environ.update(launch.slurm_variables(os.environ))
     if dry_run:
         from deblurkit.engine.plan import planned_processes, print_plan
 
         print_plan(options, planned_processes(options.num_gpu, gpus, procs))
         return
+    join(launcher)
     count = 1 if launch.inside_launcher() else launch.number_of_processes(options.num_gpu, gpus, procs, device)
     if count > 1:
         raise typer.Exit(launch.start_processes(count, sys.argv[1:]))
-    on_cpu = device == "auto" and (options.num_gpu == 0 or procs is not None or gpus == 0)
-    with launch.process_group("cpu" if on_cpu else device) as place:
+    with launch.process_group(device_of(options.num_gpu, gpus, procs, device)) as place:
         from deblurkit.engine.train import train as run
 
         code = run(options, place, resume or ("auto" if auto_resume else None))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from deblurkit.build import build_network
 from deblurkit.compat.checkpoints import find_state_dict, fit_names
 from deblurkit.contract import PixelConvention
-from deblurkit.errors import CheckpointError, RegistryError
+from deblurkit.errors import CheckpointError, MissingWeightsError, RegistryError
 from deblurkit.files import atomic_path
 from deblurkit.network import Network
 
@@ -88,7 +88,8 @@ def read_checkpoint(path: str | Path, averaged: bool = True) -> Checkpoint:
         averaged: take the moving average of the weights (`params_ema`) where the file has one.
 
     Raises:
-        CheckpointError: the file is missing, damaged, holds other objects than tensors, or no weights.
+        CheckpointError: the file is missing (MissingWeightsError), damaged, holds other objects than tensors, or no
+            weights.
     """
     path = Path(path)
     content, facts = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -119,7 +120,7 @@ def _read_safetensors(path: Path) -> tuple[Any, Mapping[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+        raise MissingWeightsError(path)
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get("deblurkit", "{}"))
@@ -131,7 +132,7 @@ def _read_safetensors(path: Path) -> tuple[Any, Mapping[str, Any]]:
 def _torch_load(path: Path) -> Any:
     """`torch.load` that never runs code from the file."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file")
+        raise MissingWeightsError(path)
     try:
         with path.open("rb") as file:
             magic = file.read(2)

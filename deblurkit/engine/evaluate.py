@@ -33,6 +33,10 @@ SCHEMA = "deblurkit-metrics/1"
 AT_ONCE = 32
 
 
+class EvaluationStoppedError(Exception):
+    """An evaluation was asked to stop before its end."""
+
+
 @dataclass(frozen=True)
 class FrameScore:
     """The figures of one frame: of the restored one and, where sizes allow, of the degraded input."""
@@ -116,6 +120,7 @@ def evaluate(
     description: str,
     save_to: Path | None = None,
     examples: int = 0,
+    asked_to_stop: Callable[[], object] = bool,
 ) -> Evaluation:
     """Restore a data set and score it.
 
@@ -125,9 +130,11 @@ def evaluate(
     Args:
         net: the network; its training mode is put back afterwards. description: for the progress line.
         save_to: folder for the restored frames, `SEQUENCE/FRAME.png`. examples: how many sequences get a picture.
+        asked_to_stop: looked at after each frame.
 
     Raises:
         DataError: nothing to score, or restored and sharp frames differ in size.
+        EvaluationStoppedError: one of the processes was asked to stop; raised on all of them.
     """
     if protocol.crops:
         net = CroppedNetwork(net, protocol.crops)
@@ -138,18 +145,22 @@ def evaluate(
     own: list[tuple[int, list[FrameScore]]] = []
     pictures: dict[str, Pixels] = {}
     total = sum(len(clip.scored) for clip in clips[place.rank :: place.world_size])
-    was_training = net.training
+    was_training, stopped = net.training, False
     net.eval()
     try:
         with progress(description, total) if place.is_main else _silent() as advance:
             for index in range(place.rank, len(clips), place.world_size):
                 wanted = clips[index].sequence not in pictures and len(pictures) < examples
                 scores = _evaluate_clip(
-                    net, clips[index], metrics, place, save_to, pictures if wanted else None, advance
+                    net, clips[index], metrics, place, save_to, pictures if wanted else None, advance, asked_to_stop
                 )
                 own.append((index, scores))
+    except EvaluationStoppedError:
+        stopped = True
     finally:
         net.train(was_training)
+    if any(gather_objects(place, stopped)):
+        raise EvaluationStoppedError(description)
     gathered = [item for part in gather_objects(place, own) for item in part]
     return Evaluation(
         protocol, [score for _, scores in sorted(gathered, key=lambda i: i[0]) for score in scores], pictures
@@ -173,6 +184,7 @@ def _evaluate_clip(
     save_to: Path | None,
     pictures: dict[str, Pixels] | None,
     advance: Callable[[int], None],
+    asked_to_stop: Callable[[], object],
 ) -> list[FrameScore]:
     restorer = Restorer(
         net,
@@ -210,6 +222,8 @@ def _evaluate_clip(
         if pictures is not None and row == len(clip.scored) // 2:
             pictures[clip.sequence] = _side_by_side(degraded, restored, gt)
         advance(1)
+        if asked_to_stop():
+            raise EvaluationStoppedError(clip.sequence)
     return scores
 
 

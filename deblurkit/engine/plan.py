@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from itertools import accumulate
+from typing import Any, cast
 
 import torch
 import typer
 from torch import Tensor, nn
 
-from deblurkit.build import build_dataset, build_discriminator, build_network
+from deblurkit.build import build_dataset, build_discriminator, build_loss, build_network
 from deblurkit.console import warn
 from deblurkit.data.batch_plan import plan_batches
 from deblurkit.engine.launch import Place, number_of_processes, resolve_device
-from deblurkit.errors import DataError
+from deblurkit.engine.start_weights import load_start_weights
+from deblurkit.errors import DataError, MissingWeightsError
 from deblurkit.models.base import Model
 from deblurkit.models.discriminators import Discriminators
-from deblurkit.network import count_macs
+from deblurkit.network import Network, count_macs
 from deblurkit.options import DatasetOptions, Options
 from deblurkit.registry import MODEL_REGISTRY
 
 
 def print_plan(options: Options, processes: int) -> None:
-    """Build network, losses, optimiser and schedule, and print what they are. Missing data is a warning here."""
+    """Build network, losses, optimiser and schedule, and print what they are.
+
+    Data and weights that are missing are warnings here.
+    """
     assert options.network_g is not None
     train, entry = options.training(), options.sets("train")["train"]
-    net = build_network(options.network_g.mapping())
+    net = cast(Network, _without_missing("network_g", options.network_g.mapping(), build_network))
     size = max(entry.gt_sizes, default=entry.gt_size or 256)
     macs = count_macs(net, size // options.scale, size // options.scale)
     networks: dict[str, nn.Module] = {"g": net}
     if options.network_d is not None:
         networks["d"] = build_discriminator(options.network_d.mapping(), train.gan.crops if train.gan else None)
-    model = MODEL_REGISTRY.get(options.model_type)(options, networks, Place(resolve_device("cpu")))
+    start = [_start_weights(options, role, network) for role, network in networks.items()]
+    buildable = _buildable(options)
+    model = MODEL_REGISTRY.get(options.model_type)(buildable, networks, Place(resolve_device("cpu")))
     typer.echo(f"{options.name}: {options.model_type}, {processes} process(es)")
     typer.echo(
         f"network    {type(net).__name__}, {net.num_parameters:,} parameters, "
@@ -43,11 +51,13 @@ def print_plan(options: Options, processes: int) -> None:
         )
         size = sum(p.numel() for p in judge.parameters())
         typer.echo(f"network_d  {names or type(judge).__name__}, {size:,} parameters")
+    for line in filter(None, start):
+        typer.echo(line)
     typer.echo(f"memory     {_memory(model, entry, options.scale)}")
     for name, loss in train.losses.items():
-        typer.echo(f"loss       {name}: {loss.weight:g} x {loss.type} on {loss.output!r}")
+        typer.echo(f"loss       {name}: {loss.weight:g} x {loss.type} on {', '.join(loss.outputs)}")
     if train.gan is not None:
-        typer.echo(f"loss       gan: {train.gan.weight:g} x {train.gan.type} on {train.gan.output!r}")
+        typer.echo(f"loss       gan: {train.gan.weight:g} x {train.gan.type} on {', '.join(train.gan.outputs)}")
         for name, penalty in train.gan.penalties.items():
             typer.echo(f"penalty    {name}: {penalty.weight:g} x {penalty.type}, for network_d")
     typer.echo(f"optimiser  {train.optim_g.type} {train.optim_g.arguments}")
@@ -69,6 +79,40 @@ def print_plan(options: Options, processes: int) -> None:
             plan = plan_batches(entry, samples, processes, train.accumulate)
             iterations = total * plan.stages[0].iterations_per_epoch if train.unit == "epoch" else total
             typer.echo(f"           {plan}, {iterations:,} in all ({plan.epochs_before(iterations):.1f} epochs)")
+
+
+def _without_missing(key: str, mapping: Mapping[str, Any], make: Callable[[Mapping[str, Any]], object]) -> object:
+    """What `make` builds; arguments that name weights which are not there are left out, with a warning."""
+    try:
+        return make(mapping)
+    except MissingWeightsError as error:
+        names = [name for name, value in mapping.items() if value == str(error.path)]
+        if not names:
+            raise
+        warn(f"{key}.{names[0]}: {error}")
+        return _without_missing(key, {name: value for name, value in mapping.items() if name not in names}, make)
+
+
+def _start_weights(options: Options, role: str, network: nn.Module) -> str:
+    """A line about the weights that training starts from; "" without any."""
+    try:
+        file = load_start_weights(options, role, network)
+    except MissingWeightsError as error:
+        warn(f"path.pretrain_network_{role}: {error}")
+        return ""
+    return f"weights    network_{role}: {file}" if file else ""
+
+
+def _buildable(options: Options) -> Options:
+    """The options without losses whose own weights are not there yet; each is named in a warning."""
+    train, losses = options.training(), {}
+    for name, loss in train.losses.items():
+        try:
+            build_loss(loss.mapping())
+            losses[name] = loss
+        except MissingWeightsError as error:
+            warn(f"train.losses.{name}: {error}")
+    return options.model_copy(update={"train": train.model_copy(update={"losses": losses})})
 
 
 def planned_processes(num_gpu: int | str, gpus: int | None, procs: int | None) -> int:

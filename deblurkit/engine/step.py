@@ -41,8 +41,12 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.skipped = torch.zeros((), dtype=torch.bool, device=device)
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self._checks_at_once = len({p.dtype for p in self._parameters}) == 1 and device.type in ("cpu", "cuda")
-        self._factor = torch.ones((), device=device)
+        self._checks_at_once = (
+            len({p.dtype for p in self._parameters}) == 1
+            and device.type in ("cpu", "cuda")
+            and hasattr(torch, "_amp_foreach_non_finite_check_and_unscale_")
+        )
+        self._factor = torch.ones((), dtype=torch.float32, device=device)
         self._fused_guard = device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
 
     def zero_grad(self) -> None:
@@ -61,8 +65,9 @@ class Stepper:
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self.grad_clip is None and self._checks_at_once and gradients:
-            # what GradScaler does, with a factor of 1: one pass, a fifth of the time that the norm takes
-            bad = torch.zeros((), device=self._factor.device)
+            # what GradScaler does, with a factor of 1: one pass, a fifth of the time that the norm takes. It has no
+            # public name, but GradScaler calls it in every version since 1.6; both numbers are float32 on the device
+            bad = torch.zeros_like(self._factor)
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, bad, self._factor)
             self.skipped = bad > 0
         else:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import signal
+import sys
 from types import FrameType, TracebackType
 
 from deblurkit.engine.launch import STOP_CODES, Place, largest
 
 _AGREE_EVERY = 10
+
+
+def queue_again_until_training() -> None:
+    """Let SIGUSR1 end the process with its exit code at once, as long as there is nothing to save."""
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda number, frame: sys.exit(STOP_CODES["SIGUSR1"]))
 
 
 class StopRequest:
@@ -35,13 +42,14 @@ class StopRequest:
             raise KeyboardInterrupt
         self.code = STOP_CODES[signal.Signals(number).name]
 
-    def agreed(self, place: Place, iteration: int) -> int:
+    def agreed(self, place: Place, iteration: int, at_once: bool = False) -> int:
         """The exit code if any process was asked to stop, else 0; all processes answer alike.
 
-        Several processes talk about it only now and then, since that makes them wait for their devices.
+        Several processes talk about it only now and then, since that makes them wait for their devices; or `at_once`,
+        which must be the same for all.
         """
         if place.world_size > 1:
-            if iteration % _AGREE_EVERY:
+            if iteration % _AGREE_EVERY and not at_once:
                 return 0
             self.code = largest(place, self.code)
         return self.code

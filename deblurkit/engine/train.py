@@ -14,14 +14,15 @@ from deblurkit.data.base import FrameDataset
 from deblurkit.data.batch_plan import plan_batches
 from deblurkit.data.loader import build_loader
 from deblurkit.data.prefetcher import prefetch
-from deblurkit.engine.checkpoint import load_weights, read_checkpoint
-from deblurkit.engine.evaluate import Evaluation, evaluate
+from deblurkit.engine.checkpoint import load_weights
+from deblurkit.engine.evaluate import Evaluation, EvaluationStoppedError, evaluate
 from deblurkit.engine.experiment import ResumePoint, find_resume_point, prepare_folder
 from deblurkit.engine.launch import Place, broadcast_buffers, gather_objects
 from deblurkit.engine.log import close_log, open_log
 from deblurkit.engine.memory import keep_freed_memory
 from deblurkit.engine.record import Stopwatch, device_name, write_record
 from deblurkit.engine.reproducibility import allow_tf32, restore_random_states, seed_everything
+from deblurkit.engine.start_weights import load_start_weights
 from deblurkit.engine.stop import StopRequest
 from deblurkit.errors import DataError
 from deblurkit.hooks.base import Hook
@@ -46,6 +47,7 @@ class Training:
     Attributes:
         iteration: steps done. epoch: the current pass over the data, from 1.
         current_batch: what the last step was given. finished: set by a hook to end training after this step.
+        validation_due: a validation at this iteration was stopped, and is made up for when the run goes on.
         data_wait: seconds that this process has waited for batches so far. validation_seconds: that validation took.
         seconds: of training in all sessions so far. devices: names of all processes' devices.
         folder: `experiments/NAME`. log: writes to `train.log` and the console.
@@ -84,36 +86,30 @@ class Training:
         self._entered_epoch = 0
         self.current_batch: Mapping[str, Any] = {}
         self.finished = False
+        self.validation_due = bool(point and point.state.get("validation_due"))
+        self.stop = StopRequest()
         self.validation_seconds = 0.0
         self.earlier_seconds = float(point.state.get("seconds", 0.0)) if point else 0.0
         self.watch = Stopwatch(self)
 
         if place.is_main:
-            prepare_folder(self.folder, options, point)
+            self._lock = prepare_folder(self.folder, options, point)
         self.devices = gather_objects(place, device_name(place.device))  # nobody goes on before the folder is there
         self.log = open_log(self.folder / "train.log", place)
 
     def _make_networks(self, point: ResumePoint | None) -> dict[str, nn.Module]:
         """The networks by role, with the weights to go on from or to start from."""
-        options, path = self.options, self.options.path
+        options = self.options
         assert options.network_g is not None
         networks: dict[str, nn.Module] = {"g": build_network(options.network_g.mapping())}
         if options.network_d is not None:
             gan = options.training().gan
             networks["d"] = build_discriminator(options.network_d.mapping(), gan.crops if gan else None)
-        start = {
-            "g": (path.pretrain_network_g, path.strict_load_g, path.param_key_g),
-            "d": (path.pretrain_network_d, path.strict_load_d, path.param_key_d),
-        }
         for role, network in networks.items():
-            weights, strict, param_key = start[role]
-            io = path.convention() if role == "g" else None
             if point and role in point.weights:
                 load_weights(network, point.weights[role])
-            elif weights:
-                load_weights(network, read_checkpoint(weights, averaged=param_key == "params_ema"), strict, io)
-            elif io is not None:
-                cast(Network, network).io = io
+            elif not load_start_weights(options, role, network, quiet=not self.place.is_main) and role == "g":
+                cast(Network, network).io = options.path.convention() or cast(Network, network).io
         return networks
 
     def _make_hooks(self) -> list[Hook]:
@@ -180,13 +176,13 @@ class Training:
         write_record(self, self.watch, finished=False)  # for a run that is killed
         self.batches = self._batches()
         try:
-            with StopRequest() as stop:
+            with self.stop:
                 for hook in self.hooks:
                     hook.before_train(self)
-                for batch in self.batches:
-                    self._iterate(batch)
-                    if self.finished or stop.agreed(self.place, self.iteration):
-                        break
+                if self.validation_due:
+                    self.validate()
+                while not self._ends() and self.iteration < self.total_iterations:
+                    self._iterate(next(self.batches))
                 for hook in self.hooks:
                     hook.after_train(self)
         except RuntimeError as error:
@@ -194,15 +190,15 @@ class Training:
                 raise
             raise DataError(
                 f"{self.options.name}: a worker process that loads data was killed after iter {self.iteration:,}; the "
-                "kernel does that when memory runs out. Lower num_worker_per_gpu or give the machine more memory (in a "
-                f"container also /dev/shm); --resume auto goes on from the last checkpoint. Torch says: {error}"
+                "kernel does that when memory runs out. Lower num_worker_per_gpu or give the machine (a container: its "
+                f"limit) more memory; --resume auto goes on from the last checkpoint. Torch says: {error}"
             ) from error
         finally:
             self.batches.close()
             for hook in self.hooks:
                 hook.close()
-        self.finished |= self.iteration >= self.total_iterations
-        code = 0 if self.finished else stop.code
+        self.finished |= self.iteration >= self.total_iterations and not self.validation_due
+        code = 0 if self.finished else self.stop.code
         write_record(self, self.watch, finished=code == 0)
         if code:
             self.log.info(f"stopped at iter {self.iteration:,}; all is saved, the same command goes on from here")
@@ -210,6 +206,10 @@ class Training:
             self.log.info(f"done: {self.folder / 'models' / 'net_g_latest.pth'}")
         close_log(self.log)
         return code
+
+    def _ends(self) -> bool:
+        """True where a hook, or a signal to any of the processes, has ended training."""
+        return self.finished or bool(self.stop.agreed(self.place, self.iteration, at_once=self.validation_due))
 
     def _iterate(self, batch: Mapping[str, Any]) -> None:
         """One step, and the hooks' moments around it."""
@@ -232,16 +232,23 @@ class Training:
             hook.after_iter(self, losses)
 
     def validate(self) -> None:
-        """Evaluate on every validation set and tell the hooks."""
+        """Evaluate on every validation set and tell the hooks; a run that is asked to stop leaves it for later."""
         started = time.perf_counter()
         for hook in self.hooks:
             hook.before_val(self)
         broadcast_buffers(self.place, self.model.best_net)
         results: dict[str, Evaluation] = {}
-        for name, dataset in self.val_sets.items():
-            results[name] = evaluate(
-                self.model.best_net, dataset, self.protocol, self.place, f"validating {name}", examples=2
-            )
+        try:
+            for name, dataset in self.val_sets.items():
+                results[name] = evaluate(
+                    self.model.best_net, dataset, self.protocol, self.place, f"validating {name}", examples=2,
+                    asked_to_stop=lambda: self.stop.code,
+                )  # fmt: skip
+        except EvaluationStoppedError:
+            self.validation_due = True
+            self.log.info(f"validation at iter {self.iteration:,}: stopped; it comes first when the run goes on")
+            return
+        self.validation_due = False
         self.validation_seconds += time.perf_counter() - started
         for hook in self.hooks:
             hook.after_val(self, results)
@@ -278,7 +285,7 @@ def train(options: Options, place: Place, resume: str | None = None) -> int:
     if place.device.type == "cpu":
         keep_freed_memory()
     run = Training(options, place, resume)
-    if run.iteration >= run.total_iterations:
+    if run.iteration >= run.total_iterations and not run.validation_due:
         run.log.info(f"{run.folder}: is finished already (iter {run.iteration:,}); --resume none starts anew")
         close_log(run.log)
         return 0

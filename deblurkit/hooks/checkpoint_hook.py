@@ -65,6 +65,7 @@ class CheckpointHook(Hook):
             "model": run.model.state(),
             "random": random,
             "hooks": run.hook_states(),
+            "validation_due": run.validation_due,
             "seconds": run.seconds,
         }
         save_training_state(states / f"{run.iteration}.state", run.iteration, content)
@@ -77,6 +78,7 @@ class CheckpointHook(Hook):
 
     def after_val(self, run: Training, results: Mapping[str, Evaluation]) -> None:
         """Keep the weights if they are the best so far; the later of two equals wins."""
+        self._saved = -1  # a state of this iteration that is there already knows nothing of the validation
         first = next(iter(results.values()), None)
         value = None if first is None else first.average.get(self.metric)
         if value is None or (self.best is not None and value < self.best):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from deblurkit.engine.evaluate import evaluate, run_test
 from deblurkit.engine.launch import Place
 from deblurkit.image_io import read_image
 from deblurkit.metrics import PROTOCOLS
+from tests.support.runs import command as started
 from tests.support.runs import deblurkit as command
-from tests.support.runs import write_options
+from tests.support.runs import environment, write_options
 from tests.support.trees import make_tree
 
 ARGUMENTS = {"type": "DBN", "num_frames": 3, "inner_channels": 4, "zero_init_residual": True}
@@ -107,6 +109,28 @@ def test_command_writes_figures_and_pictures(tree: Path, weights: Path, tmp_path
     blurred = read_image(tree / "test" / row["sequence"] / "blur" / f"{row['frame']}.png")
     assert np.array_equal(picture, blurred)
     assert "basicsr-rgb/1" in done.stderr
+
+
+def test_processes_share_the_work_and_every_frame_counts_once(tree: Path, weights: Path, tmp_path: Path) -> None:
+    """One command starts them; there are more of them than sequences."""
+    found = []
+    for name, more in (("one", ()), ("three", ("--procs", "3", "--device", "cpu"))):
+        options = write_options(tmp_path / name / "t.yml", tree)
+        arguments = ("test", "-opt", options, "--weights", weights, *more)
+        done = subprocess.run(started(*arguments), capture_output=True, text=True, env=environment(), timeout=180)
+        assert done.returncode == 0, done.stderr
+        folder = options.parent / "results" / "tiny"
+        record = json.loads((folder / "metrics.json").read_text())
+        found.append((record["datasets"], (folder / "metrics.csv").read_text()))
+    assert found[0] == found[1]
+    assert len({line.split(",")[1] for line in found[0][1].splitlines()[1:]}) < 3
+
+
+def test_a_launcher_that_has_started_nothing_is_said(tree: Path, weights: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "t.yml", tree)
+    done = command("test", "-opt", options, "--weights", weights, "--launcher", "torchrun")
+    assert done.returncode == 2
+    assert "--launcher torchrun: start it as `torchrun" in done.stderr
 
 
 def test_validation_in_training_gives_what_the_test_command_gives(tree: Path, tmp_path: Path) -> None:

@@ -197,3 +197,49 @@ def test_a_file_where_the_folder_should_be(tree: Path, tmp_path: Path) -> None:
     assert done.returncode == 2, done.stderr
     assert "experiments" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_runs_of_one_name_do_not_meet(tree: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree, train__total_iter=10**6, val__val_freq=None)
+    running = start("train", "-opt", options)
+    running.wait_for(lambda: "iter 2," in running.stderr)
+    for resume in ("auto", "none"):
+        done = deblurkit("train", "-opt", options, "--resume", resume)
+        assert done.returncode == 2, done.stderr
+        assert f"a run of this name is going on (process {running.process.pid} on " in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not running.ended
+    assert [path.name for path in (tmp_path / "experiments").iterdir()] == ["tiny"]
+    running.send_signal(signal.SIGKILL)  # leaves no lock
+    running.wait()
+    done = deblurkit("train", "-opt", options, "--set", "train.total_iter=2")
+    assert done.returncode == 0, done.stderr
+
+
+def test_checkpoints_that_are_newer_than_the_named_one_are_kept(tree: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree, val__val_freq=None, logger__keep_last=2)
+    assert deblurkit("train", "-opt", options).returncode == 0
+    folder = tmp_path / "experiments" / "tiny"
+    expected = weights_hash(folder / "models" / "net_g_8.pth")
+    done = deblurkit("train", "-opt", options, "--resume", folder / "training_states" / "6.state")
+    assert done.returncode == 0, done.stderr
+    assert "newer checkpoints (8) were moved to" in done.stderr
+    (aside,) = folder.glob("set_aside_*")
+    assert weights_hash(aside / "models" / "net_g_8.pth") == expected
+    assert (aside / "training_states" / "8.state").exists()
+    assert weights_hash(folder / "models" / "net_g_8.pth") == expected
+
+
+def test_a_state_of_another_run_does_not_overwrite_one_of_this_name(tree: Path, tmp_path: Path) -> None:
+    options = write_options(tmp_path / "tiny.yml", tree, val__val_freq=None, train__total_iter=2)
+    root = tmp_path / "experiments"
+    for name in ("first", "tiny"):
+        assert deblurkit("train", "-opt", options, "--set", f"name={name}").returncode == 0
+    state = root / "first" / "training_states" / "2.state"
+    more = ("--set", "train.total_iter=4")
+    done = deblurkit("train", "-opt", options, "--resume", state, *more)
+    assert done.returncode == 0, done.stderr
+    (archive,) = root.glob("tiny_archived_*")
+    assert sorted(path.name for path in (archive / "models").iterdir()) == ["net_g_2.pth", "net_g_latest.pth"]
+    assert sorted(path.name for path in (root / "first" / "models").iterdir()) == ["net_g_2.pth", "net_g_latest.pth"]
+    assert (root / "tiny" / "training_states" / "4.state").exists()

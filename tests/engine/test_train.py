@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -150,8 +151,13 @@ def test_changed_options_are_shown_on_a_resume(tree: Path, tmp_path: Path) -> No
     assert deblurkit("train", "-opt", options).returncode == 0
     longer = deblurkit("train", "-opt", options, "--set", "train.total_iter=4")
     assert longer.returncode == 0
-    assert "-  total_iter: 2" in longer.stderr
-    assert "+  total_iter: 4" in longer.stderr
+    assert "options changed since this run began:\n  train.total_iter: 2 -> 4\n" in longer.stderr
+    added = ("--set", "train.total_iter=6", "--set", "train.hooks=[{type: EarlyStopHook, patience: 9}]")
+    more = deblurkit("train", "-opt", options, *added)
+    assert "  train.hooks: [] -> (not given)\n" in more.stderr
+    assert "  train.hooks.0.patience: (not given) -> 9\n" in more.stderr
+    again = deblurkit("train", "-opt", options, *added)
+    assert "options changed" not in again.stderr
 
 
 def test_epochs_as_the_unit(tree: Path, tmp_path: Path) -> None:
@@ -244,6 +250,17 @@ class TestTwoProcesses:
             ours, theirs = (torch.load(latest(run), weights_only=True)["params"] for run in (folder, two))
             for key, value in ours.items():
                 torch.testing.assert_close(value, theirs[key], rtol=1e-4, atol=1e-6)
+
+    def test_averages_are_validated_alike_by_all(self, make: Callable[..., Path], tree: Path) -> None:
+        """Each process restores other frames, with an average of its own."""
+        options = make(2, train__ema_decay=0.99, train__total_iter=2, val__val_freq=2)
+        done = distributed(2, "train", "-opt", options)
+        assert done.returncode == 0, done.stderr
+        found = re.search(r"validation on val at iter 2: (psnr .*)", done.stderr)
+        assert found
+        weights = latest(options.parent / "experiments" / "tiny")
+        alone = deblurkit("test", "-opt", options, "--weights", weights)
+        assert f"val: {found[1]}" in alone.stderr, (found[1], alone.stderr)
 
     def test_killed_and_resumed_gives_the_same_bits(self, make: Callable[..., Path], two: Path) -> None:
         options = make(2)
