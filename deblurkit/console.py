@@ -69,7 +69,7 @@ def progress(description: str, total: int | None, unit: str = "frames") -> Itera
         return
 
     started = last = time.monotonic()
-    done = 0
+    done, said = 0, -1
 
     def line() -> str:
         of = f" of {total}" if total is not None else ""
@@ -77,11 +77,12 @@ def progress(description: str, total: int | None, unit: str = "frames") -> Itera
         return f"{description}: {done}{of} {unit}, {rate:.1f}/s"
 
     def advance_plain(n: int) -> None:
-        nonlocal done, last
+        nonlocal done, last, said
         done += n
         if time.monotonic() - last >= _PLAIN_EVERY_SECONDS:
-            last = time.monotonic()
+            last, said = time.monotonic(), done
             say(line())
 
     yield advance_plain
-    say(line())
+    if said != done:
+        say(line())

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from deblurkit.cli.app import app
+from deblurkit.cli.app import app, importing
 from deblurkit.cli.train import Device, Plugins
 
 #: Help panels.
@@ -37,7 +37,12 @@ def infer(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="Weights: a .pth or .safetensors file, or the name of weights that come along."),
+        typer.Option(
+            "--weights",
+            help="Weights: a .pth or .safetensors file, or a name that `deblurkit list weights` shows. By default the "
+            "only ones in ~/.deblurkit/weights.",
+            show_default=False,
+        ),
     ] = None,
     tile: Annotated[
         str,
@@ -155,22 +160,24 @@ def infer(
     import signal
     import sys
 
-    from deblurkit.errors import CheckpointError, OptionsError
+    from deblurkit.console import say
+    from deblurkit.errors import MissingWeightsError, OptionsError
 
-    if weights is None:
-        raise CheckpointError(
-            "no weights: name them with --weights FILE (there are no default ones yet: train some with `deblurkit "
-            "train -opt options/train_dbn.yml`, or run `bash scripts/demo.sh`, which leaves some at "
-            "demo/experiments/demo_dbn/models/net_g_latest.pth)"
-        )
     if tile != "auto" and not tile.isdecimal():
         raise OptionsError(f"--tile {tile}: use auto, 0 or a number of pixels")
 
-    from deblurkit.engine import launch
-    from deblurkit.engine.infer import Comparison, Encoding, Work
-    from deblurkit.engine.infer import infer as run
-    from deblurkit.engine.restore import Restorer
-    from deblurkit.registry import load_plugins
+    from deblurkit.engine.weights import default_weights, find_weights
+
+    file = default_weights() if weights is None else find_weights(weights)
+    if not file.exists():  # before torch is loaded, which takes seconds
+        raise MissingWeightsError(file)
+
+    with importing():
+        from deblurkit.engine import launch
+        from deblurkit.engine.infer import Comparison, Encoding, Work
+        from deblurkit.engine.infer import infer as run
+        from deblurkit.engine.restore import Restorer
+        from deblurkit.registry import load_plugins
 
     encoding = Encoding(codec, crf, lossless, _rate(fps))
     if (gpus is not None or procs is not None) and not launch.inside_launcher():
@@ -182,10 +189,10 @@ def infer(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
     load_plugins(plugins)
     with launch.process_group("cpu" if procs is not None or gpus == 0 else device) as place:
+        if weights is None and place.is_main:
+            say(f"weights: {file}")
         side: int | Literal["auto"] = "auto" if tile == "auto" else int(tile)
-        restorer = Restorer.from_weights(
-            weights, place.device, precision, side, shots=shots, exact=exact, tune=compile_
-        )
+        restorer = Restorer.from_weights(file, place.device, precision, side, shots=shots, exact=exact, tune=compile_)
         work = Work(resume, place, benchmark)
         run(restorer, inputs, output, encoding, overwrite, Comparison(side_by_side, compare_slider), work)
 

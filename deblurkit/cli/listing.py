@@ -14,15 +14,13 @@ from deblurkit.cli.train import Plugins
 if TYPE_CHECKING:
     from deblurkit.engine.catalogue import Entry
 
-_WEIGHT_ENDINGS = (".pth", ".pt", ".ckpt", ".safetensors")
-
 
 @app.command("list")
 def list_kind(
-    kind: Annotated[Literal["archs", "models", "datasets", "losses", "metrics", "hooks"], typer.Argument()],
+    kind: Annotated[Literal["archs", "models", "datasets", "losses", "metrics", "hooks", "weights"], typer.Argument()],
     plugins: Plugins = [],  # noqa: B006
 ) -> None:
-    """List what is registered: archs, models, datasets, losses, metrics or hooks."""
+    """List what is registered (archs, models, datasets, losses, metrics or hooks), or the weights that have a name."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -31,6 +29,9 @@ def list_kind(
     from deblurkit.registry import load_plugins
 
     load_plugins(plugins)
+    if kind == "weights":
+        _list_weights()
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", style="bold", no_wrap=True)
     if kind == "archs":
@@ -46,6 +47,31 @@ def list_kind(
         return
     _print(table)
     _print("`deblurkit show NAME` tells everything about one of them.")
+
+
+def _list_weights() -> None:
+    """Weights by name; those that `infer` takes by default are marked."""
+    from deblurkit.engine.checkpoint import read_checkpoint
+    from deblurkit.engine.weights import VARIABLE, default_weights, known_weights, own_folder
+    from deblurkit.errors import CheckpointError
+
+    known = known_weights()
+    try:
+        usual: Path | None = default_weights()
+    except CheckpointError:
+        usual = None
+    for name, path in known.items():
+        try:
+            network = read_checkpoint(path).network
+            kind = str(network["type"]) if network else "does not say its network; `deblurkit convert` adds it"
+        except CheckpointError as error:
+            kind = str(error).removeprefix(f"{path}: ")
+        mark = " (default)" if path == usual else ""
+        _print_facts({f"{name}{mark}": f"{kind}, {path}"})
+    if not known:
+        _print(f"no weights have a name; those in {own_folder()}, or in a folder that {VARIABLE} names, do")
+        return
+    _print("`deblurkit show NAME` tells everything about one of them; `deblurkit infer --weights NAME` uses it.")
 
 
 def _arch_cells(entry: Entry) -> list[str]:
@@ -64,7 +90,7 @@ def _arch_cells(entry: Entry) -> list[str]:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A registered name, or a weights file.")],
+    name: Annotated[str, typer.Argument(help="A registered name, or weights by file or name.")],
     size: Annotated[
         str, typer.Option("--size", metavar="WIDTHxHEIGHT", help="Picture size for which the cost is counted.")
     ] = "1280x720",
@@ -74,16 +100,20 @@ def show(
     plugins: Plugins = [],  # noqa: B006
 ) -> None:
     """Show everything about a registered name or a weights file."""
-    from deblurkit.registry import load_plugins
+    from deblurkit.engine.catalogue import find_entries
+    from deblurkit.engine.weights import ENDINGS, known_weights
+    from deblurkit.registry import REGISTRIES, load_plugins
 
     load_plugins(plugins)
-    if name.endswith(_WEIGHT_ENDINGS) or Path(name).is_file():
+    file = Path(name) if name.endswith(ENDINGS) or Path(name).is_file() else None
+    if file is None and not any(name in registry.names() for registry in REGISTRIES.values()):
+        file = known_weights().get(name)
+    if file is not None:
         from deblurkit.engine.checkpoint import describe_checkpoint
 
-        _print_facts({key: _spelled(value) for key, value in describe_checkpoint(name).items()})
+        _print_facts({key: _spelled(value) for key, value in describe_checkpoint(file).items()})
         return
 
-    from deblurkit.engine.catalogue import find_entries
     from deblurkit.yaml_source import Source, override
 
     measures = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", size)

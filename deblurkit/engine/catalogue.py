@@ -80,7 +80,7 @@ def find_entries(name: str) -> list[Entry]:
     found = [Entry(kind, name, registry.get(name)) for kind, registry in REGISTRIES.items() if name in registry.names()]
     if not found:
         known = [known for registry in REGISTRIES.values() for known in registry.names()]
-        hint = did_you_mean(name, known) or f"; `deblurkit list {'|'.join(REGISTRIES)}` shows what there is"
+        hint = did_you_mean(name, known) or f"; `deblurkit list {'|'.join(REGISTRIES)}|weights` shows what there is"
         raise RegistryError(f"nothing is registered as {name!r}, and there is no such file{hint}")
     return found
 

@@ -18,6 +18,9 @@ from deblurkit.image_io import natural_key
 #: The name of standard input and standard output.
 PIPE = "-"
 
+#: Begins the name of the temporary folder that holds a copy of what came through a pipe.
+_COPY = "deblurkit-input-"
+
 _ENDINGS = {
     b"\x89PNG": ".png",
     b"\xff\xd8\xff": ".jpg",
@@ -43,13 +46,66 @@ def expand(inputs: Sequence[str]) -> Iterator[Path]:
             if name == PIPE or path.exists() or not any(sign in name for sign in "*?["):
                 yield path
                 continue
-            folder = Path(path.anchor)
-            matches = sorted(folder.glob(str(path.relative_to(folder))), key=lambda match: natural_key(str(match)))
+            matches = _matches(path)
         except OSError as error:
             raise DataError(f"{name}: cannot be read: {error.strerror or error}") from None
         if not matches:
             raise DataError(f"{name}: matches no file")
         yield from matches
+
+
+def _matches(pattern: Path) -> list[Path]:
+    """As a shell has it: what begins with a dot only where the pattern says so."""
+    folder = Path(pattern.anchor)
+    found = sorted(folder.glob(str(pattern.relative_to(folder))), key=lambda match: natural_key(str(match)))
+    if any(part.startswith(".") and part.strip(".") for part in pattern.parts):
+        return found
+    return [match for match in found if not any(part.startswith(".") and part.strip(".") for part in match.parts)]
+
+
+def without_results(paths: Sequence[Path], marks: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """Inputs, and those among them that are results of others, from an earlier run beside them (`*.mp4` finds both).
+
+    Args:
+        marks: what the names of results end with.
+    """
+    sources = {(path.parent, path.stem) for path in paths}
+
+    def is_result(path: Path) -> bool:
+        return any(
+            path.stem.endswith(mark) and (path.parent, path.stem.removesuffix(mark)) in sources for mark in marks
+        )
+
+    results = [path for path in paths if is_result(path)]
+    return [path for path in paths if path not in results], results
+
+
+def is_pipe(path: Path) -> bool:
+    """True for a pipe that has a name."""
+    try:
+        return path.is_fifo()
+    except OSError:  # what opens it says what is wrong
+        return False
+
+
+@contextlib.contextmanager
+def named_pipe(path: Path) -> Iterator[Path]:
+    """A file with what comes through a pipe that has a name (`<(program)`); it is removed again.
+
+    Raises:
+        DataError: it cannot be read. DeblurkitError: no room for the copy.
+    """
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    with stream, _copied(stream, str(path)) as copy:
+        yield copy
+
+
+def is_copy(path: Path) -> bool:
+    """True for the copy of what came through a pipe: no place for a result."""
+    return path.parent.name.startswith(_COPY)
 
 
 @contextlib.contextmanager
@@ -68,7 +124,13 @@ def standard_input() -> Iterator[Path]:
     if file is not None:
         yield file
         return
-    with tempfile.TemporaryDirectory(prefix="deblurkit-") as folder:
+    with _copied(stream, PIPE) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def _copied(stream: BinaryIO, name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=_COPY) as folder:
         head = stream.read(64)
         path = Path(folder) / f"stdin{_ending(head)}"
         try:
@@ -77,7 +139,7 @@ def standard_input() -> Iterator[Path]:
                 shutil.copyfileobj(stream, copy, 1 << 20)
         except OSError as error:
             reason = f"{error.strerror or error}; set TMPDIR to a folder with more room"
-            raise DeblurkitError(f"-: standard input cannot be kept in {folder}: {reason}") from error
+            raise DeblurkitError(f"{name}: cannot be kept in {folder}: {reason}") from error
         yield path
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deblurkit.console import say
-from deblurkit.engine.inputs import PIPE
+from deblurkit.engine.inputs import PIPE, is_copy
 from deblurkit.errors import DataError
-from deblurkit.image_io import IMAGE_ENDINGS, is_image
+from deblurkit.image_io import IMAGE_ENDINGS
 from deblurkit.video.frames import FolderSink, PictureSink, PictureSource
 
 if TYPE_CHECKING:
@@ -56,9 +56,21 @@ class Target:
             self.path.with_name(self.path.name + ".html") if self.kind == "folder" else self.path.with_suffix(".html")
         )
 
+    def exists(self) -> bool:
+        """Whether something has its name.
+
+        Raises:
+            DataError: nothing can have that name.
+        """
+        try:
+            return self.path.exists()
+        except OSError as error:  # mostly: a name that is too long
+            reason = error.strerror or error
+            raise DataError(f"{self.path}: cannot be written: {reason}; give the result a name with -o") from None
+
     def check(self, source: Path, overwrite: bool) -> None:
         """Raise DataError where a file is in the way."""
-        if self.piped or not self.path.exists():
+        if self.piped or not self.exists():
             return
         if source.exists() and self.path.samefile(source):
             raise DataError(f"{self.path}: is the input itself; choose another name with -o")
@@ -69,9 +81,12 @@ class Target:
             raise DataError(f"{self.path}: exists and is a {kind}; use another name with -o")
 
     def sink(
-        self, source: VideoReader | PictureSource, encoding: Encoding, overwrite: bool
+        self, source: VideoReader | PictureSource, encoding: Encoding, overwrite: bool, tell: bool = True
     ) -> VideoWriter | PictureSink | FolderSink:
         """What writes the result; a context manager.
+
+        Args:
+            tell: say what of a video cannot be carried over.
 
         Raises:
             DataError, VideoError: the settings do not fit the kind of file.
@@ -86,7 +101,7 @@ class Target:
         codec, crf, lossless = encoding.codec, encoding.crf, encoding.lossless
         like = None if isinstance(source, PictureSource) else source
         writer = VideoWriter(self.path, like, rate=encoding.rate, codec=codec, crf=crf, lossless=lossless, into=into)
-        if writer.left_out:
+        if writer.left_out and tell:
             say(f"{source.name}: not carried over: {', '.join(writer.left_out)}")
         return writer
 
@@ -106,8 +121,8 @@ def target_of(
     path = source.path.resolve() if source.path.name in ("", ".", "..") else source.path
     if output == PIPE:
         return _to_standard_output(target, several)
-    if output is None and path.name.startswith("stdin") and source.name == PIPE:
-        raise DataError("-: the result of standard input needs a name: -o FILE, or -o - for standard output")
+    if output is None and is_copy(path):
+        raise DataError(f"{source.name}: the result of a pipe needs a name: -o FILE, or -o - for standard output")
     if output is not None and _is_name_of_result(target, path, output, several):
         return Target(Path(output), target.kind, False, target.ending)
     name = (path.name if path.is_dir() else path.stem) + mark + target.path.suffix
@@ -115,6 +130,16 @@ def target_of(
     if not path.is_dir() and made.suffix != path.suffix.lower() and target.kind != "folder":
         say(f"{source.name}: the result is a {made.suffix} file; {path.suffix or 'its own kind'} cannot hold it")
     return Target(made, target.kind, False, target.ending)
+
+
+def check_output(output: str | None, inputs: int) -> None:
+    """Raise DataError where `-o` names one file, and there are several inputs."""
+    from deblurkit.video.codecs import is_file_of_one
+
+    if inputs < 2 or output is None or output == PIPE or output.endswith(("/", "\\")) or Path(output).is_dir():
+        return
+    if is_file_of_one(Path(output)):
+        raise DataError(f"-o {output}: is the name of one file, and there are {inputs} inputs; name a folder")
 
 
 def _kind_of_result(
@@ -139,7 +164,7 @@ def _kind_of_result(
         if encoding.codec in ENCODERS or encoding.codec in FORMATS or output == PIPE:
             return Target(Path("x.mkv" if encoding.lossless or output == PIPE else "x.mp4"), "video")
         return Target(Path(), "folder", False, ending)
-    own_ending = source.path.suffix.lower() if is_image(source.path) else ".png"
+    own_ending = source.path.suffix.lower() if source.path.suffix.lower() in IMAGE_ENDINGS else ".png"
     return Target(Path("x" + (ending or _lossless_ending(own_ending, encoding))), "picture")
 
 

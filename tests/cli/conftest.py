@@ -11,17 +11,30 @@ from typing import Any
 import pytest
 
 from deblurkit.cli import main
+from deblurkit.engine.weights import VARIABLE
 
 Infer = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def infer(weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Infer]:
-    """`deblurkit infer` in this process: exit code and what it said."""
-    before = signal.getsignal(signal.SIGTERM)
+def infer(
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Infer]:
+    """`deblurkit infer` in this process, with `weights` or without: exit code and what it said.
 
-    def command(*arguments: Any) -> tuple[int, str]:
-        options = ["--weights", str(weights), "--device", "cpu"]
+    Nobody's own weights are found.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    home = tmp_path_factory.mktemp("home")
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(home))
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+    def command(*arguments: Any, weights: Path | None = weights) -> tuple[int, str]:
+        options = ["--device", "cpu", *(["--weights", str(weights)] if weights else [])]
         monkeypatch.setattr(sys, "argv", ["deblurkit", "infer", *map(str, arguments), *options])
         with pytest.raises(SystemExit) as ended:
             main()

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 
+from deblurkit import cli
 from deblurkit.image_io import write_image
 from tests.cli.conftest import Infer
 from tests.support.runs import deblurkit, start
@@ -197,6 +198,44 @@ def test_an_interrupt(tmp_path: Path, weights: Path, number: signal.Signals, out
     assert len(lines(done.stderr)) <= 1
     assert state(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("seconds", [0.4, 0.9, 1.6])
+def test_an_interrupt_while_it_starts(tmp_path: Path, weights: Path, seconds: float) -> None:
+    """Whatever is being imported by then."""
+    source = write_video(tmp_path / "a.mp4", pictures(8, (128, 128)) * 100)
+    run = start("infer", source, "--weights", weights, "--device", "cpu")
+    time.sleep(seconds)
+    run.send_signal(signal.SIGINT)
+    done = run.wait(30)
+    assert done.returncode in (130, -signal.SIGINT)  # the latter: before Python itself had started
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_an_interrupt_in_a_finalizer_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, expected: type[BaseException]
+) -> None:
+    """Python drops the exception there."""
+
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def interrupted() -> None:
+        Dying()
+        for _ in range(2000):  # until it comes again
+            time.sleep(0.01)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    monkeypatch.setattr(sys, "unraisablehook", cli._ask_again)
+    try:
+        with pytest.raises(expected):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_program_that_stops_reading(tmp_path: Path, infer: Infer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from deblurkit.engine import segments
 from deblurkit.engine.checkpoint import save_network
 from deblurkit.engine.infer import Comparison, Work, infer
 from deblurkit.engine.launch import Place
+from deblurkit.engine.meeting import Meeting
 from deblurkit.engine.parts import Parts
 from deblurkit.engine.restore import Restorer
 from deblurkit.engine.stages import STAGES, Stages
@@ -87,10 +89,14 @@ def test_what_parts_cannot_do_is_said_before_the_work(tmp_path: Path, videos: li
         infer(restorer(), [str(videos[0])], str(videos[0]), work=RESUME)
 
 
-def test_inputs_are_shared_by_processes(videos: list[Path], tmp_path: Path) -> None:
+def test_inputs_are_shared_by_processes(videos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = Meeting(Place(torch.device("cpu")))
+    monkeypatch.setattr("deblurkit.engine.infer.Meeting", lambda place: alone)  # one after the other, not waiting
     write_image(tmp_path / "d.png", pictures(1)[0])
-    names = [str(path) for path in [*videos, tmp_path / "d.png"]]
-    for rank, expected in enumerate((["a_deblurred.mp4", "c_deblurred.mp4"], ["b_deblurred.mp4", "d_deblurred.png"])):
+    gif = write_video(tmp_path / "e.gif", pictures(5), codec="gif", pixel_format="rgb8", time_base=Fraction(1, 25))
+    names = [str(path) for path in [*videos, tmp_path / "d.png", gif]]
+    shares = ["a_deblurred.mp4", "c_deblurred.mp4", "e_deblurred.gif"], ["b_deblurred.mp4", "d_deblurred.png"]
+    for rank, expected in enumerate(shares):
         work = Work(place=Place(torch.device("cpu"), rank, 2))
         assert [path.name for path in infer(Restorer(CopyImage(), device="cpu"), names, work=work)] == expected
     assert all((tmp_path / f"{name}_deblurred.mp4").exists() for name in "abc")

@@ -38,6 +38,8 @@ def test_a_restorer_from_a_file(file: Path) -> None:
 
 
 def test_weights_by_name(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(weights_module.VARIABLE, raising=False)
+    monkeypatch.setattr(weights_module, "own_folder", lambda: tmp_path / "own")
     with pytest.raises(CheckpointError, match=r"weights 'dbn': no such file, and .*; name a \.pth or \.safetensors"):
         Restorer.from_weights("dbn", device="cpu")
     shipped = tmp_path / "shipped"
@@ -52,7 +54,7 @@ def test_weights_by_name(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert find_weights("none/net") == Path("none/net")  # a path; what is wrong with it is said by what reads it
     assert find_weights(tmp_path / "none.pth") == tmp_path / "none.pth"
     monkeypatch.setattr(weights_module, "SHIPPED", tmp_path / "none")
-    with pytest.raises(CheckpointError, match="no weights come with this installation"):
+    with pytest.raises(CheckpointError, match=r"no such file, and no weights are in .*own; name a \.pth"):
         find_weights("dbn")
 
 

@@ -46,12 +46,14 @@ def write_video(
     tags: dict[str, int] | None = None,
     chapters: Sequence[tuple[int, int, str]] = (),
     options: dict[str, str] | None = None,
+    more_audio: Sequence[str] = (),
+    language: Sequence[str] = (),
 ) -> Path:
     """Write pictures at `times` (in `time_base`; by default 25 a second), with a tone of the same length.
 
     Args:
         audio: name of an audio codec. subtitles: (milliseconds, text), for Matroska. tags: attributes of the encoder.
-        chapters: (start, end in milliseconds, title).
+        chapters: (start, end in milliseconds, title). more_audio: further audio codecs. language: of the audio tracks.
     """
     step = round(1 / (RATE * time_base))
     times = list(times) if times is not None else [i * step for i in range(len(frames))]
@@ -63,7 +65,9 @@ def write_video(
         video.time_base = video.codec_context.time_base = time_base
         for name, value in (tags or {}).items():
             setattr(video.codec_context, name, value)
-        sound = out.add_stream(audio, rate=48000) if audio else None
+        sounds = [out.add_stream(name, rate=48000) for name in ([audio] if audio else []) + list(more_audio)]
+        for sound, spoken in zip(sounds, language, strict=False):
+            sound.metadata["language"] = spoken
         text = out.add_mux_stream("subrip") if subtitles else None
         if chapters:
             out.set_chapters(
@@ -78,9 +82,9 @@ def write_video(
             frame.pts, frame.time_base = pts, time_base
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
-        if sound is not None:
+        for track, sound in enumerate(sounds):
             seconds = (times[-1] + step) * time_base
-            samples = np.sin(np.arange(int(seconds * 48000)) / 20) * 8000
+            samples = np.sin(np.arange(int(seconds * 48000)) / (20 + 3 * track)) * 8000
             resampler = av.AudioResampler(sound.codec_context.format, sound.codec_context.layout, 48000)
             frame = av.AudioFrame.from_ndarray(samples.astype(np.int16)[None], format="s16", layout="mono")
             frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
