@@ -219,13 +219,24 @@ def check_container(target: Path, codecs: Collection[str]) -> None:
     """
     suffix = target.suffix.lower()
     held = _held(suffix)
-    if held is None or suffix in IMAGE_ENDINGS:
+    if suffix in IMAGE_ENDINGS:
+        folder = f"{target.with_suffix('')}/"
+        raise VideoError(
+            f"{target}: a {suffix} file holds one picture; for the frames of a video give a folder: {folder}"
+        )
+    if held is None:
         raise VideoError(f"{target}: {suffix or 'a name without ending'} is no video file; use .mp4, .mkv or .mov")
     if suffix not in _TIMED:
         raise VideoError(f"{target}: {suffix} files do not keep the times of frames; use .mp4 or .mkv")
     missing = _missing_from(suffix, codecs)
     if missing:
         raise VideoError(f"{target}: {suffix} files cannot hold {', '.join(missing)}; use .mkv")
+
+
+def is_file_of_one(path: Path) -> bool:
+    """True for a name that ends as videos and pictures do: it stands for one result, not for a folder of them."""
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_ENDINGS or _held(suffix) is not None
 
 
 def container_name(suffix: str) -> str:

@@ -170,7 +170,11 @@ class FromRGB:
             frame = _frame(_apply_planar(pixels, _inverse(to_rgb), 2**self._depth - 1), width, height, name)
             if not self._rgb:
                 frame.color_range = FULL if self._tags.range == FULL else LIMITED
-        return self._layout(frame, self._name)
+        made = self._layout(frame, self._name)
+        if not self._rgb:  # ProRes is tagged by its frames, not by the encoder's settings
+            made.color_primaries, made.color_trc = self._tags.primaries, self._tags.transfer
+            made.colorspace = self._tags.matrix
+        return made
 
 
 def planar_format(family: str, depth: int) -> str:

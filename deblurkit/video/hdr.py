@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from av import VideoFrame
 
+#: Encoders that write it.
+HDR_ENCODERS = ("libx265", "libsvtav1")
+
 
 @dataclass(frozen=True)
 class StaticHDR:

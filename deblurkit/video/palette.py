@@ -16,8 +16,13 @@ if TYPE_CHECKING:
     from deblurkit.video.reader import VideoReader
 
 
+#: Index of what is transparent, in every frame: libav's encoder looks it up in the first palette and goes by it for all
+#: frames, so that rows of another colour with this index would be left out.
+_TRANSPARENT = 255
+
+
 def to_palette(pixels: Pixels, alpha: Pixels | None = None) -> VideoFrame:
-    """A frame of at most 256 colours of its own, dithered by error diffusion.
+    """A frame of at most 255 colours of its own, dithered by error diffusion.
 
     Pictures that have no more colours are kept as they are.
 
@@ -36,7 +41,7 @@ def to_palette(pixels: Pixels, alpha: Pixels | None = None) -> VideoFrame:
     graph = Graph()
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
     split, sink = graph.add("split"), graph.add("buffersink")
-    palette = graph.add("palettegen", stats_mode="single", reserve_transparent=str(int(alpha is not None)))
+    palette = graph.add("palettegen", stats_mode="single", reserve_transparent="1")  # as the last
     use = graph.add("paletteuse", new="1")
     source.link_to(split)
     split.link_to(use, 0, 0)
@@ -62,13 +67,15 @@ def _exact(pixels: Pixels, alpha: Pixels | None) -> VideoFrame | None:
     if len(np.unique(packed.ravel()[::97])) > 256:  # true of all but drawings; spares the sorting
         return None
     colours, indices = np.unique(packed, return_inverse=True)
-    if len(colours) > 256:
+    clear = int(colours[0] < 0)
+    colours = colours[clear:]
+    if len(colours) > _TRANSPARENT:
         return None
-    palette = np.zeros((256, 4), np.uint8)
-    palette[: len(colours), 0] = np.where(colours < 0, 0, 255)
-    seen = np.maximum(colours, 0)
-    palette[: len(colours), 1:] = np.stack([seen >> 16, seen >> 8 & 255, seen & 255], -1)
-    planes: Any = (indices.reshape(packed.shape).astype(np.uint8), palette)  # typed for one array only
+    palette = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
+    palette[:_TRANSPARENT, 0] = 255
+    palette[: len(colours), 1:] = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], -1)
+    # with `clear`, index 0 of all is that of the transparent ones, which becomes 255
+    planes: Any = ((indices.reshape(packed.shape) - clear).astype(np.uint8), palette)  # typed for one array only
     return VideoFrame.from_ndarray(planes, format="pal8")
 
 

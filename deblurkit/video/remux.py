@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Packets among which the first one of a stream is looked for.
 _EARLY = 5000
 
-_QUICKTIME = (".mp4", ".m4v", ".mov", ".3gp", ".3g2")
+QUICKTIME = (".mp4", ".m4v", ".mov", ".3gp", ".3g2")
 
 
 def copied_streams(container: InputContainer) -> list[Stream]:
@@ -70,7 +70,7 @@ def _is_made_anew(stream: Stream, container: InputContainer, suffix: str) -> boo
     if stream.type != "data":
         return False
     chapters = stream.discard == Discard.all and bool(container.chapters())
-    return chapters or ("timecode" in stream.metadata and suffix in _QUICKTIME)
+    return chapters or ("timecode" in stream.metadata and suffix in QUICKTIME)
 
 
 def unfit_streams(reader: VideoReader, suffix: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -29,11 +30,11 @@ from deblurkit.video.codecs import (
     default_suffix,
     encoder_name,
 )
-from deblurkit.video.color import BT709, FULL, LIMITED, RGB_MATRIX, ColorTags, FromRGB, used_matrix
-from deblurkit.video.hdr import StaticHDR, with_static_hdr
+from deblurkit.video.color import BT709, FULL, LIMITED, RGB_MATRIX, ColorTags, FromRGB, depth_of, used_matrix
+from deblurkit.video.hdr import HDR_ENCODERS, StaticHDR, with_static_hdr
 from deblurkit.video.palette import gif_options, to_palette
 from deblurkit.video.reader import Timing, VideoReader
-from deblurkit.video.remux import StreamCopier, is_written_anew, other_streams, unfit_streams
+from deblurkit.video.remux import QUICKTIME, StreamCopier, is_written_anew, other_streams, unfit_streams
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -104,15 +105,16 @@ class VideoWriter:
     def _check_container(self) -> None:
         """Find out before the work, not after it, that the file cannot be made."""
         like = self._like
-        self.codec = self._choose((like.width, like.height) if like else (64, 64), like.depth if like else 8).codec
+        choice = self._choose((like.width, like.height) if like else (64, 64), like.depth if like else 8)
+        self.codec = choice.codec
         copied = like.copied_codecs if like and self._suffix not in SILENT else []
         check_container(self.target, [self.codec, *copied])
         unfit = unfit_streams(like, self._suffix) if like else []
         if unfit:
             raise VideoError(f"{self.target}: {self._suffix} files cannot hold this {', '.join(unfit)}; use .mkv")
         self._others, self.left_out = other_streams(like, self._suffix) if like else ([], [])
-        if like is not None and like.loses_alpha:
-            self.left_out.append("transparency")
+        if like is not None:
+            self.left_out += _lost(like, choice)
 
     def __enter__(self) -> VideoWriter:
         with contextlib.ExitStack() as stack:
@@ -180,13 +182,16 @@ class VideoWriter:
         choice = self._choose((width, height), depth)
         if choice.name == "libsvtav1":
             os.environ.setdefault("SVT_LOG", "1")  # it writes pages to stderr otherwise
-        tags = _output_tags(self._like, choice.pixel_format, width, height)
+        tags = _output_tags(self._like, choice, width, height)
         if choice.pixel_format != "pal8":
             self._to_frame = FromRGB(choice.pixel_format, tags)
         metadata = self._like.metadata if self._like else {}
         # QuickTime's long keys (place, camera) survive only in a form of metadata that other players read less well.
         long_keys = any(key.startswith(("com.apple.", "com.android.")) for key in metadata)
         options = {"movflags": "+use_metadata_tags"} if long_keys else {}
+        if self._suffix in QUICKTIME:
+            # when a track begins is said on the clock of the film, by default in whole milliseconds
+            options["movie_timescale"] = str(min(self._time_base.denominator, 1_000_000))
         if self._suffix == ".gif":
             options = gif_options(self._like)
         if self._suffix in (".mkv", ".webm"):
@@ -208,7 +213,9 @@ class VideoWriter:
             context.flags |= Flags.frame_duration
             context.color_primaries, context.color_trc = tags.primaries, tags.transfer
             context.colorspace, context.color_range = tags.matrix, tags.range
-            if choice.codec == "hevc" and self._suffix in (".mp4", ".mov", ".m4v"):
+            if self._suffix == ".flv":  # has no times before zero, and reordered frames would make all others late
+                context.max_b_frames = 0
+            if choice.codec == "hevc" and self._suffix in QUICKTIME:
                 context.codec_tag = "hvc1"  # Apple's players know HEVC by this tag only
             if self._like is not None and self._source is not None:
                 self._copy_from(self._like, self._source, stream)
@@ -294,10 +301,23 @@ def result_suffix(reader: VideoReader, codec: str | None, lossless: bool) -> str
     return default_suffix(own, video, reader.copied_codecs, lambda suffix: not unfit_streams(reader, suffix))
 
 
-def _output_tags(like: VideoReader | None, pixel_format: str, width: int, height: int) -> ColorTags:
-    """The source's tags, but for what the pixel format itself settles."""
+def _lost(like: VideoReader, choice: Choice) -> list[str]:
+    """What the pictures of a video lose in an encoding, in words."""
+    lost = ["transparency"] if like.loses_alpha else []
+    bits = depth_of(VideoFormat(choice.pixel_format, 16, 16))
+    if bits < like.depth:
+        lost.append(f"{like.depth - bits} of {like.depth} bits ({choice.name} stores {bits})")
+    if like.hdr != StaticHDR() and choice.name not in HDR_ENCODERS:
+        lost.append(f"HDR10's brightness of the display ({choice.name} does not store it)")
+    return lost
+
+
+def _output_tags(like: VideoReader | None, choice: Choice, width: int, height: int) -> ColorTags:
+    """The source's tags, but for what the format itself settles."""
     tags = like.tags if like else ColorTags(BT709, BT709, BT709, LIMITED)
-    if VideoFormat(pixel_format, 16, 16).is_rgb:
+    if choice.codec == "prores":  # has no full range
+        tags = replace(tags, range=LIMITED)
+    if VideoFormat(choice.pixel_format, 16, 16).is_rgb:
         return ColorTags(tags.primaries, tags.transfer, RGB_MATRIX, FULL)
     if like is not None and like.rgb:
         return ColorTags(tags.primaries, tags.transfer, used_matrix(ColorTags(), width, height), LIMITED)

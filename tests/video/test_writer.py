@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from deblurkit.errors import DeblurkitError, VideoError
 from deblurkit.video.color import ColorTags
+from deblurkit.video.hdr import StaticHDR
 from deblurkit.video.reader import VideoReader
 from deblurkit.video.writer import VideoWriter, mend_decode_times, result_suffix
 from tests.support.videos import copied_packets, decoded, pictures, rotate, seconds, write_video
@@ -40,6 +42,26 @@ def test_frames_times_and_sound_survive(tmp_path: Path, times: list[int] | None,
     assert seconds(result) == seconds(source)
     assert copied_packets(result) == copied_packets(source)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, result.name])
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
+def test_pictures_that_begin_late_begin_as_late(tmp_path: Path, name: str) -> None:
+    """MP4 says when a track begins on the clock of the film, which by default counts whole milliseconds."""
+    base = Fraction(1, 1000) if name == "a.mkv" else Fraction(1, 12800)
+    late = [int(Fraction(11, 64) / base) + index for index in (0, 600, 1200)]  # 171.9 ms
+    source = write_video(tmp_path / name, pictures(3), times=late, time_base=base, audio="aac")
+    for count in range(3):
+        source, before = tmp_path / f"{count}{source.suffix}", source
+        copy(before, source)
+        assert seconds(source) == seconds(tmp_path / name)
+        assert copied_packets(source) == copied_packets(tmp_path / name)
+
+
+def test_flv_begins_on_time(tmp_path: Path) -> None:
+    """It has no decode times before zero, which frames out of order would need."""
+    source = write_video(tmp_path / "a.flv", pictures(20), time_base=Fraction(1, 1000), audio="aac")
+    copy(source, tmp_path / "b.flv")
+    assert seconds(tmp_path / "b.flv") == seconds(source)
 
 
 def test_duration_of_frames_survives(tmp_path: Path) -> None:
@@ -121,6 +143,22 @@ def test_colour_tags_and_colours_survive(tmp_path: Path, tags: ColorTags) -> Non
         assert np.abs(before.astype(int) - after).max() <= 3
 
 
+@pytest.mark.parametrize("codec", ["libx265", "libvpx-vp9", "libsvtav1", "prores_ks"])
+@pytest.mark.parametrize("tags", [ColorTags(5, 6, 6, 2), ColorTags(9, 16, 9, 1)], ids=["full", "wide"])
+def test_colours_survive_in_every_codec(tmp_path: Path, codec: str, tags: ColorTags) -> None:
+    """ProRes is tagged by its frames and has no full range."""
+    named = {"color_primaries": tags.primaries, "color_trc": tags.transfer, "colorspace": tags.matrix}
+    frames = [np.full((64, 96, 3), colour, np.uint8) for colour in ((200, 40, 60), (30, 180, 90), (255, 255, 255))]
+    source = write_video(tmp_path / "a.mp4", frames, tags={**named, "color_range": tags.range}, options={"qp": "1"})
+    reader = VideoReader(source)
+    assert reader.tags == tags
+    result = copy(source, tmp_path / "b.mov" if codec == "prores_ks" else tmp_path / "b.mkv", codec=codec)
+    assert result.tags == (replace(tags, range=1) if codec == "prores_ks" else tags)
+    for before, after in zip(reader, result, strict=True):
+        eight = after / (257 if after.dtype == np.uint16 else 1)
+        assert np.abs(before.astype(float) - eight).max() <= 4
+
+
 @pytest.mark.parametrize(("size", "codec"), [((64, 96), "hevc"), ((32, 48), "h264")])
 def test_ten_bits_stay_ten_bits(tmp_path: Path, size: tuple[int, int], codec: str) -> None:
     """x265 corrupts the heap with tiny frames: those are H.264."""
@@ -196,7 +234,7 @@ def test_settings_that_cannot_work_are_refused_before_the_work(tmp_path: Path) -
         (reader, "b.avi", {}, ".avi files do not keep the times"),
         (reader, "b.txt", {}, ".txt is no video file"),
         (reader, "b", {}, "no video file"),
-        (reader, "b.png", {}, "no video file"),
+        (reader, "b.png", {}, "a .png file holds one picture"),
         (reader, "b.mkv", {"codec": "libx26"}, "did you mean 'libx26"),
         (reader, "b.mkv", {"crf": 99}, "takes 0 (best) to 51"),
         (reader, "b.mkv", {"crf": 20, "lossless": True}, "leave --crf out"),
@@ -283,6 +321,52 @@ def test_streams_that_stay_behind_are_named(tmp_path: Path) -> None:
             out.mux(stream.encode(None))
     assert VideoWriter(tmp_path / "b.gif", VideoReader(path)).left_out == ["video track 1"]
     assert VideoWriter(tmp_path / "b.mkv", VideoReader(path)).left_out == []
+
+
+def test_what_pictures_lose_is_named(tmp_path: Path) -> None:
+    frames = pictures(2, (64, 96), np.uint16)
+    reader = VideoReader(write_video(tmp_path / "a.mkv", frames, codec="ffv1", pixel_format="yuv420p10le"))
+    reader.hdr = StaticHDR(light=(1000, 400))
+
+    def lost(name: str, codec: str | None = None) -> list[str]:
+        return VideoWriter(tmp_path / name, reader, codec=codec).left_out
+
+    assert lost("b.mp4") == lost("b.mkv", "libsvtav1") == []
+    bits = "2 of 10 bits (libvpx-vp9 stores 8)"
+    assert lost("b.webm", "vp9") == [bits, "HDR10's brightness of the display (libvpx-vp9 does not store it)"]
+    reader.hdr = StaticHDR()
+    assert lost("b.gif") == ["2 of 10 bits (gif stores 8)"]
+    assert lost("b.mkv", "libx264") == []
+
+
+def test_webm_that_is_transparent_is_named(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.webm"), "w") as out:
+        stream = out.add_stream("libvpx-vp9", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuva420p"
+        stream.metadata["alpha_mode"] = "1"
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 48, 4), np.uint8), format="rgba")))
+        out.mux(stream.encode(None))
+    assert VideoWriter(tmp_path / "b.webm", VideoReader(tmp_path / "a.webm")).left_out == ["transparency"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_gif_frames_of_few_colours_are_exact(tmp_path: Path, seed: int) -> None:
+    """Each frame has a palette of its own; rows must not be taken for transparent by the palette of the first."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(6):
+        flat = np.full((40, 56, 3), rng.integers(8, 248, 3))
+        noisy = flat + rng.integers(-1, 2, (40, 56, 1)) * rng.integers(0, 3, 3)
+        blocks = rng.integers(0, 256, (5, 7, 3)).repeat(8, 0).repeat(8, 1)
+        frames.append([flat, noisy, blocks, pictures(3, (40, 56))[2]][rng.integers(4)].astype(np.uint8))
+    with VideoWriter(tmp_path / "a.gif") as writer:
+        for frame in frames:
+            writer.write(frame)
+    for before, after in zip(frames, VideoReader(tmp_path / "a.gif"), strict=True):
+        if len(np.unique(before.reshape(-1, 3), axis=0)) <= 255:
+            np.testing.assert_array_equal(after, before)
+        else:
+            assert np.abs(after.astype(int) - before).mean() < 6
 
 
 def test_decode_times_of_short_videos_follow_from_those_they_are_shown_at() -> None:
