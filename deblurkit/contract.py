@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Kind = Literal["image", "window", "clip", "stream"]
 Padding = Literal["reflect", "replicate", "zeros"]
+
+#: How windows are completed before the first and after the last frame (`deblurkit.data.frame_sampling.window_indices`).
+TimePadding = Literal["replicate", "reflection", "reflection_circle", "circle"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class FrameContract:
         time_multiple: T must be a multiple of this. multiple: H and W must be multiples of these (an int means both).
         min_size: smallest H and W. square: H must equal W.
         pad: how a consumer completes the size to `multiple` and `min_size` (right and bottom).
+        time_padding: how windows are completed at the two ends of a video, where nobody says otherwise; networks that
+            were published with a rule of their own declare it.
         scale: size of "restored" relative to the input (4 for x4 super-resolution).
         channels: of the input: 3 for RGB, 1 for grey, 6 for the two views of a dual-pixel sensor.
         outputs: what `run` returns.
@@ -92,6 +97,7 @@ class FrameContract:
     min_size: int = 1
     square: bool = False
     pad: Padding = "reflect"
+    time_padding: TimePadding = "reflection"
     scale: int = 1
     channels: int = 3
     outputs: tuple[Output, ...] = ()
@@ -127,6 +133,9 @@ class FrameContract:
             raise ValueError("FrameContract: past and future start at 0; multiples, min_size, scale and channels at 1")
         if self.pad not in ("reflect", "replicate", "zeros"):
             raise ValueError(f"FrameContract.pad: {self.pad!r} is none of reflect, replicate, zeros")
+        if self.time_padding not in get_args(TimePadding):
+            known = ", ".join(get_args(TimePadding))
+            raise ValueError(f"FrameContract.time_padding: {self.time_padding!r} is none of {known}")
         if self.halo not in ("global", "data") and not (isinstance(self.halo, int) and self.halo >= 0):
             raise ValueError(f"FrameContract.halo: {self.halo!r} is neither a number of pixels nor global or data")
 

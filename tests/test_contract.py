@@ -62,6 +62,7 @@ def test_a_square_with_unequal_multiples_cannot_be_padded() -> None:
         ({"kind": "image", "halo": -1}, "neither a number of pixels nor global or data"),
         ({"kind": "image", "halo": "locl"}, "neither a number of pixels nor global or data"),
         ({"kind": "image", "pad": "mirror"}, "'mirror' is none of reflect"),
+        ({"kind": "clip", "time_padding": "reflect"}, "'reflect' is none of replicate, reflection"),
     ],
 )
 def test_contradictions_are_refused(values: dict[str, Any], message: str) -> None:

@@ -239,6 +239,7 @@ class EDVR(Network):
                 target=target,
                 multiple=16 if hr_in else 4,
                 scale=1 if hr_in else 4,
+                time_padding="replicate" if hr_in else "reflection_circle",  # as the published tests have it
                 halo="data",  # offsets are not bounded
                 capabilities=Capabilities(bf16=True, fp16=True),
                 licence="Apache-2.0 (BasicSR)",

@@ -77,8 +77,8 @@ class _Restorer(nn.Module):
 class PVDNet(Network):
     """PVDNet: clips `(B, T, 3, H, W)` RGB in [0, 1] to `(B, T - 2, 3, H, W)`; output i restores frame i + 1.
 
-    H and W must be multiples of 4, at least 32. The first frame of a clip stands for itself restored; to restore a
-    video from its first frame to its last, as its authors do, repeat both ends (`padding: replicate`).
+    H and W must be multiples of 4, at least 32. The first frame of a clip stands for itself restored; a video is
+    restored from its first frame to its last by repeating both ends, as its authors do (`padding: replicate`).
     In training a step takes the restored frame over without its gradient, as upstream.
 
     Args:
@@ -123,6 +123,7 @@ class PVDNet(Network):
                 future=1,
                 multiple=4,
                 min_size=_FLOW_MULTIPLE,
+                time_padding="replicate",
                 halo="data",  # flow, and the state spreads farther with every frame
                 capabilities=Capabilities(bf16=True, fp16=False),
                 licence="AGPL-3.0 (codeslake/PVDNet)",

@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch.utils.data import Dataset
 
+from deblurkit.contract import TimePadding as TimePadding
 from deblurkit.data.request import SampleRequest
 from deblurkit.image_io import Pixels
 from deblurkit.video.source import SequenceSource
 
 Sample = dict[str, Any]
-TimePadding = Literal["replicate", "reflection", "reflection_circle", "circle"]
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from deblurkit.errors import DataError
 from deblurkit.image_io import Pixels
+
+if TYPE_CHECKING:
+    from deblurkit.engine.tiling import Grid
+    from deblurkit.engine.transfer import Arriving
+
+
+@dataclass
+class Seen:
+    """A frame that was looked at, and may be on its way to the device.
+
+    Attributes:
+        begins_shot: a new shot begins with it.
+        sent: its grid, of one tile, and the frame as the network takes it, on its way to the device.
+    """
+
+    pixels: Pixels
+    begins_shot: bool = False
+    sent: tuple[Grid, Arriving] | None = None
 
 
 def checked(
@@ -43,9 +63,9 @@ class Feed:
         count: frames read so far; the length once `ended`. tensors: frames on the device, dropped with the frames.
     """
 
-    def __init__(self, frames: Iterable[Pixels]) -> None:
+    def __init__(self, frames: Iterable[Seen]) -> None:
         self._frames = iter(frames)
-        self._kept: dict[int, Pixels] = {}
+        self._kept: dict[int, Seen] = {}
         self._needed_from = 0
         self.tensors: dict[int, Tensor] = {}
         self.count, self.ended = 0, False
@@ -67,14 +87,26 @@ class Feed:
             self.read_to(self.count)
             if self.ended:
                 return
-            yield self._kept.pop(self.count - 1)
+            yield self._kept.pop(self.count - 1).pixels
 
     def forget_before(self, position: int) -> None:
         """Drop the frames before `position`, also those that are still to be read."""
         self._needed_from = max(position, self._needed_from)
-        for kept in (self._kept, self.tensors):
-            for old in [p for p in kept if p < self._needed_from]:
-                del kept[old]
+        for old in [p for p in self._kept if p < self._needed_from]:
+            del self._kept[old]
+            self.tensors.pop(old, None)
+
+    def forget_tensors(self) -> None:
+        """Drop what is on the device."""
+        self.tensors.clear()
+        for frame in self._kept.values():
+            frame.sent = None
+
+    def arrived(self, position: int, grid: Grid) -> Tensor | None:
+        """The frame on the device, if it was sent there for this grid."""
+        frame = self._kept[position]
+        sent, frame.sent = frame.sent, None
+        return sent[1].here() if sent is not None and sent[0] is grid else None
 
     def __getitem__(self, position: int) -> Pixels:
-        return self._kept[position]
+        return self._kept[position].pixels

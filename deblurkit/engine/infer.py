@@ -13,11 +13,12 @@ import torch
 
 from deblurkit.console import console, fail, progress, say, warn
 from deblurkit.engine.compare import Comparing, SliderPage, Watched
-from deblurkit.engine.inputs import PIPE, expand, standard_input
+from deblurkit.engine.inputs import PIPE, expand, is_pipe, named_pipe, standard_input, without_results
 from deblurkit.engine.launch import Place
+from deblurkit.engine.meeting import Meeting
 from deblurkit.engine.pipeline import restore_into
-from deblurkit.engine.results import Encoding, Target, target_of
-from deblurkit.engine.segments import check_possible, restore_in_parts
+from deblurkit.engine.results import Encoding, Target, check_output, target_of
+from deblurkit.engine.segments import restore_in_parts, why_not_in_parts
 from deblurkit.engine.stages import Stages
 from deblurkit.errors import DataError, DeblurkitError
 from deblurkit.video.frames import PictureSource, open_source
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from deblurkit.video.reader import VideoReader
 
 __all__ = ["Comparison", "Encoding", "Job", "Work", "expand", "infer"]
+
+#: Endings of files that are named where the pictures around them are restored.
+_TAKEN_FOR_VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".wmv", ".mpg")
+
+#: What the names of results end with: of those alone, and of those beside their input.
+_MARKS = ("_deblurred", "_side_by_side")
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Comparison:
     @property
     def mark(self) -> str:
         """What the name of the result ends with."""
-        return "_side_by_side" if self.side_by_side else "_deblurred"
+        return _MARKS[self.side_by_side]
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,13 @@ class Work:
         resume: in parts (`deblurkit.engine.segments`), so that an interrupted job can go on; results that are there are
             left as they are. place: this process among those that share the work: whole inputs, or where there are
             fewer of them than processes, each video. benchmark: show how long the stages take.
+        in_one_piece: what cannot be made in parts is made without.
     """
 
     resume: bool = False
     place: Place = field(default_factory=lambda: Place(torch.device("cpu")))
     benchmark: bool = False
+    in_one_piece: bool = False
 
     @property
     def in_parts(self) -> bool:
@@ -68,7 +77,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Job:
-    """One input on its way to its result."""
+    """One input on its way to its result.
+
+    Attributes:
+        meeting: the processes that share it.
+    """
 
     source: VideoReader | PictureSource
     target: Target
@@ -76,6 +89,7 @@ class Job:
     comparison: Comparison
     overwrite: bool
     work: Work
+    meeting: Meeting
 
 
 _USUAL = Encoding()
@@ -108,11 +122,17 @@ def infer(
     Raises:
         DeblurkitError: nothing to do, two results of one name, or a job failed (with several, all are tried first).
     """
-    paths = list(expand(inputs))
+    everybody = Meeting(work.place)
+    expanded = everybody.gather(list(expand(inputs)))[0]  # later, there may be results among them
+    paths, earlier = without_results(expanded, _MARKS)
+    if earlier and work.place.is_main:
+        say(f"passed over, as results of other inputs: {', '.join(map(str, earlier))}")
+    check_output(output, len(paths))
     results: list[Path] = []
     failed: list[str] = []
     stills = 0
     own, work = _share(paths, work)
+    meeting = everybody if work.place.world_size > 1 else Meeting(work.place)
     for path in own:
         try:
             with _opened(path) as source:
@@ -121,10 +141,10 @@ def infer(
                     raise DataError(
                         f"{path}: its result would replace {target.path}, which this command has just written"
                     )
-                if not (work.resume and not overwrite and _is_done(target, source)):
-                    target.check(source.path, overwrite)
-                    _check_page(target, comparison, overwrite)
-                    _restore(restorer, Job(source, target, encoding, comparison, overwrite, work))
+                if not meeting.gather(work.resume and not overwrite and _is_done(target, source))[0]:
+                    job = Job(source, target, encoding, comparison, overwrite, work, meeting)
+                    meeting.together(lambda job=job: _check(job))  # type: ignore[misc]
+                    _restore(restorer, job)
                 stills += target.kind == "picture"
             results.append(target.path)
         except DeblurkitError as error:
@@ -132,6 +152,7 @@ def infer(
                 raise
             fail(str(error))
             failed.append(str(path))
+    everybody.wait()  # a process that ends early, or with an error, has its launcher end the others
     if failed:
         raise DeblurkitError(f"{len(failed)} of {len(paths)} inputs failed: {', '.join(failed)}")
     if stills > 1 and restorer.net.contract.kind != "image":
@@ -144,17 +165,18 @@ def infer(
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[VideoReader | PictureSource]:
-    """The source behind an input; messages call standard input by its name, not by that of the copy."""
-    if str(path) != PIPE:
+    """The source behind an input; messages call a pipe by its name, not by that of the copy."""
+    standard = str(path) == PIPE
+    if not standard and not is_pipe(path):
         yield _open(path)
         return
-    with standard_input() as file:
+    with standard_input() if standard else named_pipe(path) as file:
         try:
             source = _open(file)
-            source.name = PIPE
+            source.name = str(path)
             yield source
         except DeblurkitError as error:
-            raise type(error)(str(error).replace(str(file), PIPE)) from error
+            raise type(error)(str(error).replace(str(file), str(path))) from error
 
 
 def _open(path: Path) -> VideoReader | PictureSource:
@@ -162,7 +184,12 @@ def _open(path: Path) -> VideoReader | PictureSource:
         source = open_source(path)
     except PermissionError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if not isinstance(source, PictureSource) and source.interlaced:
+    source.name = source.name or path.resolve().name  # of "."
+    if path.is_dir():
+        videos = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in _TAKEN_FOR_VIDEOS)
+        if videos:
+            say(f"{path}: its pictures are the frames; videos in it are passed over: {', '.join(videos)}")
+    elif not isinstance(source, PictureSource) and source.interlaced:
         warn(
             f"{path}: is interlaced (two moments in the lines of one frame), for which no network was trained; "
             "deinterlace it first, for example with `ffmpeg -vf bwdif`"
@@ -175,15 +202,23 @@ def _share(paths: list[Path], work: Work) -> tuple[list[Path], Work]:
     place = work.place
     if place.world_size == 1 or len(paths) < place.world_size:
         return paths, work
-    return paths[place.rank :: place.world_size], replace(work, resume=True, place=Place(place.device))
+    return paths[place.rank :: place.world_size], replace(
+        work, resume=True, place=Place(place.device), in_one_piece=not work.resume
+    )
 
 
 def _is_done(target: Target, source: VideoReader | PictureSource) -> bool:
     """The result is there, from an earlier run; says so."""
-    if target.piped or not target.path.exists() or target.path.samefile(source.path):
+    if target.piped or not target.exists() or target.path.samefile(source.path):
         return False
     say(f"{source.name}: {target.path} is there")
     return True
+
+
+def _check(job: Job) -> None:
+    """Raise DeblurkitError where the result cannot be written."""
+    job.target.check(job.source.path, job.overwrite)
+    _check_page(job.target, job.comparison, job.overwrite)
 
 
 def _check_page(target: Target, comparison: Comparison, overwrite: bool) -> None:
@@ -193,13 +228,24 @@ def _check_page(target: Target, comparison: Comparison, overwrite: bool) -> None
         raise DataError(f"{target.page}: exists already; use --overwrite to replace it, or another name with -o")
 
 
+def _in_parts(job: Job) -> bool:
+    """Whether the result is made in parts; raises DeblurkitError where it has to be and cannot."""
+    target, work = job.target, job.work
+    if not work.in_parts or target.kind != "video" or target.piped:
+        return False
+    reason = why_not_in_parts(target.path, job.comparison != _NOTHING)
+    if reason is not None and not work.in_one_piece:
+        raise DeblurkitError(reason)
+    return reason is None
+
+
 def _restore(restorer: Restorer, job: Job) -> None:
     started = time.monotonic()
     source, target, comparison = job.source, job.target, job.comparison
     page = SliderPage(source.name) if comparison.page else None
     stages = Stages()
-    if job.work.in_parts and target.kind == "video" and not isinstance(source, PictureSource) and not target.piped:
-        check_possible(target.path, comparison != _NOTHING)
+    if not isinstance(source, PictureSource) and _in_parts(job):
+        target.sink(source, job.encoding, job.overwrite, job.work.place.is_main)  # what cannot be written is said now
         count = _restore_parts(restorer, job, source, stages)
         _report(job, count, started, stages, None)
         return
@@ -225,7 +271,7 @@ def _restore_parts(restorer: Restorer, job: Job, source: VideoReader, stages: St
     settings = {"codec": encoding.codec, "crf": encoding.crf, "lossless": encoding.lossless}
     which = f" (process {place.rank + 1} of {place.world_size})" if place.world_size > 1 else ""
     with progress(f"restoring {source.name}{which}", source.length if not which else None) as done:
-        return restore_in_parts(restorer, source, job.target.path, settings, place, done, stages=stages)
+        return restore_in_parts(restorer, source, job.target.path, settings, job.meeting, done, stages=stages)
 
 
 def _report(job: Job, count: int, started: float, stages: Stages, page: SliderPage | None) -> None:
@@ -240,4 +286,5 @@ def _report(job: Job, count: int, started: float, stages: Stages, page: SliderPa
     noun = "frame" if count == 1 else "frames"
     earlier = f" ({count - now} by an earlier run)" if now < count else ""
     also = f", {target.page}" if page is not None else ""
-    say(f"{source.name}: {count} {noun}{earlier} in {seconds:.1f} s ({rate:.1f} per second) -> {target.path}{also}")
+    place = "standard output" if target.piped else target.path
+    say(f"{source.name}: {count} {noun}{earlier} in {seconds:.1f} s ({rate:.1f} per second) -> {place}{also}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from deblurkit.errors import DataError
 from deblurkit.files import atomic_path, write_json
 
 _SCHEMA = "deblurkit-parts/1"
+#: Seconds until what another machine has written to a shared folder is to be seen here.
+_PATIENCE = 120.0
 _NAME = re.compile(r"(\d+)-(\d+)\.segment")
 
 
@@ -42,13 +45,32 @@ class Parts:
         Raises:
             DataError: the folder belongs to another job.
         """
-        file = self.folder / "job.json"
-        wanted = json.loads(json.dumps({"schema": _SCHEMA, **job}, default=str))
-        if not file.exists():
-            write_json(file, wanted)
-            return
+        if not self._job.exists():
+            write_json(self._job, _plain(job))
+        else:
+            self._compare(job)
+
+    def join(self, job: Mapping[str, Any]) -> None:
+        """Take up the folder that another process has opened.
+
+        Raises:
+            DataError: it is not there, or belongs to another job.
+        """
+        if not _seen_within(_PATIENCE, self._job.exists):
+            raise DataError(
+                f"{self.folder}: the first process has made this folder, but it is not to be seen here; machines that "
+                "share a job need a folder that all of them see"
+            )
+        self._compare(job)
+
+    @property
+    def _job(self) -> Path:
+        return self.folder / "job.json"
+
+    def _compare(self, job: Mapping[str, Any]) -> None:
+        wanted = _plain(job)
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            found = json.loads(self._job.read_text(encoding="utf-8"))
         except ValueError:
             found = {}
         differing = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
@@ -83,6 +105,31 @@ class Parts:
             files.append(path)
         return first, files
 
+    def all(self) -> list[Path]:
+        """All segments of the video, in order, once all are done.
+
+        Raises:
+            DataError: some are not there.
+        """
+
+        def complete() -> bool:
+            return self.end is not None and self.done_from(0)[0] == self.end
+
+        if not _seen_within(_PATIENCE, complete):
+            raise DataError(
+                f"{self.folder}: parts of other processes are missing; machines that share a job need a folder that "
+                "all of them see"
+            )
+        return self.done_from(0)[1]
+
+    def forget_from(self, first: int) -> None:
+        """Delete what there is of frames from `first` on, and the number of frames."""
+        for position, (_, path) in self.segments().items():
+            if position >= first:
+                path.unlink()
+        for path in self.folder.glob("end.*"):
+            path.unlink()
+
     def forget_states(self, first: int, stop: int) -> None:
         """Delete the states before frames `first` to `stop` - 1: segments behind them are whole."""
         for path in self.folder.glob("*.state"):
@@ -103,6 +150,21 @@ class Parts:
     def remove(self) -> None:
         """Delete the folder."""
         shutil.rmtree(self.folder)
+
+
+def _plain(job: Mapping[str, Any]) -> dict[str, Any]:
+    """As it looks when it was written and read."""
+    plain: dict[str, Any] = json.loads(json.dumps({"schema": _SCHEMA, **job}, default=str))
+    return plain
+
+
+def _seen_within(seconds: float, condition: Callable[[], bool]) -> bool:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def load_state(path: Path) -> Snapshot | None:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
-from torch import Tensor
-
+from deblurkit.engine.feed import Seen
 from deblurkit.engine.pixels import to_pixels
 from deblurkit.engine.stages import Stages
+from deblurkit.engine.transfer import Leaving
 from deblurkit.image_io import Pixels
 from deblurkit.threads import start_beside
 
@@ -40,8 +40,12 @@ class Sink(Protocol):
 class FrameRestorer(Protocol):
     """What `Restorer` does here."""
 
-    def restore_tensors(self, frames: Iterator[Pixels]) -> Iterator[tuple[int, Tensor]]:
-        """As `Restorer.restore_tensors`."""
+    def look(self, frames: Iterator[Pixels]) -> Iterator[Seen]:
+        """As `Restorer.look`."""
+        ...
+
+    def restore_seen(self, seen: Iterator[Seen]) -> Iterator[tuple[int, Leaving]]:
+        """As `Restorer.restore_seen`."""
         ...
 
 
@@ -63,34 +67,34 @@ def restore_into(
     Returns:
         number of frames.
     """
-    decoded: Channel[tuple[Pixels, Any]] = Channel(_BETWEEN)
-    restored: Channel[tuple[Any, Any, Any]] = Channel(_BETWEEN)
+    decoded: Channel[Seen] = Channel(_BETWEEN)
+    restored: Channel[tuple[Leaving, Any, Any]] = Channel(_BETWEEN)
     waiting: deque[tuple[Any, Any]] = deque()
     stages = stages or Stages()
     written = 0
 
-    def decode() -> None:
-        for item in stages.each("decode", source.stamped()):
-            decoded.put(item)
-
     def frames() -> Iterator[Pixels]:
-        for pixels, stamp in stages.each("wait", decoded):
+        for pixels, stamp in source.stamped():
             waiting.append((pixels.dtype, stamp))
             yield pixels
 
+    def decode() -> None:
+        for seen in stages.each("decode", restorer.look(frames())):
+            decoded.put(seen)
+
     def encode() -> None:
         nonlocal written
-        for tensor, dtype, stamp in restored:
+        for leaving, dtype, stamp in restored:
             with stages.time("encode"):
-                sink.write(to_pixels(tensor, dtype), stamp)
+                sink.write(to_pixels(leaving.on_host(), dtype), stamp)
             written += 1
             stages.frames += 1
             advance(1)
 
     with _stage(decode, decoded, "decode"), _stage(encode, restored, "encode"):
-        for _, tensor in stages.each("restore", restorer.restore_tensors(frames())):
+        for _, leaving in stages.each("restore", restorer.restore_seen(stages.each("wait", decoded))):
             with stages.time("wait"):
-                restored.put((tensor, *waiting.popleft()))
+                restored.put((leaving, *waiting.popleft()))
         restored.finish()
     return written
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
@@ -17,18 +16,19 @@ import torch
 from torch import Tensor
 
 from deblurkit.engine.calls import Snapshot
-from deblurkit.engine.feed import checked
+from deblurkit.engine.feed import Seen, checked
 from deblurkit.engine.launch import resolve_device
 from deblurkit.engine.memory import keep_freed_memory
 from deblurkit.engine.pixels import like, to_array
 from deblurkit.engine.runner import Precision, Runner, Tiling, autocast_dtype
-from deblurkit.engine.sequence import Part, Passing, Walk
+from deblurkit.engine.sequence import EVERYTHING, Part, Passing, Walk
+from deblurkit.engine.transfer import Leaving
 from deblurkit.errors import DataError, DeblurkitError
 from deblurkit.image_io import Pixels
 from deblurkit.network import Network
 
 if TYPE_CHECKING:
-    from deblurkit.data.base import TimePadding
+    from deblurkit.contract import TimePadding
 
 #: A frame of the Python interface: pixels, or a tensor `(3, H, W)`, uint8, or float in [0, 1].
 Frame = TypeVar("Frame", bound=Pixels | Tensor)
@@ -46,7 +46,8 @@ class Restorer:
             "auto": whole frames where they fit the free memory, else the largest tiles that do. Where the contract's
             halo is a number, the result is that of whole frames; with "global" or "data" it differs a little, and
             neighbouring tiles are faded into each other.
-        time_padding: how windows are completed before the first and after the last frame (`window_indices`).
+        time_padding: how windows are completed before the first and after the last frame (`window_indices`); None: as
+            the network's contract has it.
         clip_length, clip_overlap: networks of kind "clip" see at most this many frames at once; a longer video goes in
             segments, and each result has at least `clip_overlap` frames of its segment on both sides.
         shots: True: changes of shot are found (`deblurkit.engine.shots`), and windows, segments and states do not reach
@@ -70,7 +71,7 @@ class Restorer:
         device: str | torch.device = "auto",
         precision: Precision = "fp32",
         tile: Tiling = 0,
-        time_padding: TimePadding = "reflection",
+        time_padding: TimePadding | None = None,
         clip_length: int = 32,
         clip_overlap: int = 6,
         shots: bool | Collection[int] = False,
@@ -94,7 +95,9 @@ class Restorer:
         context, multiple = sum(net.contract.context), net.contract.time_multiple
         whole = -(-(clip_length + context) // multiple) * multiple
         self._runner = Runner(self.net, device, autocast_dtype(net, precision, device), tile, whole, tune)
-        self._walk = Walk(self._runner, time_padding, whole - context, clip_overlap, shots, exact)
+        self._walk = Walk(
+            self._runner, time_padding or net.contract.time_padding, whole - context, clip_overlap, shots, exact
+        )
 
     @classmethod
     def from_weights(
@@ -139,14 +142,23 @@ class Restorer:
             DeviceError: the device has not enough memory.
         """
         wanted = None if targets is None else sorted(set(targets))
-        yield from self._walk.restore(
-            checked(frames, self._has_time, floats=True, channels=self.net.contract.channels), Part(wanted, start)
-        )
+        yield from self._on_host(frames, Part(wanted, start))
 
-    @property
-    def _has_time(self) -> bool:
-        """The network sees more than one frame."""
-        return self.net.contract.kind != "image"
+    def _on_host(self, frames: Iterable[Pixels], part: Part) -> Iterator[tuple[int, Tensor]]:
+        for position, restored in self.restore_seen(self._walk.look(frames, part, send=False), part):
+            yield position, restored.on_host()
+
+    def look(self, frames: Iterable[Pixels], part: Part = EVERYTHING) -> Iterator[Seen]:
+        """What can be done with frames in another thread, before `restore_seen`: looked at, sent to the device.
+
+        Raises:
+            DataError: frames differ in size, or are no RGB pixels.
+        """
+        return self._walk.look(frames, part, send=True)
+
+    def restore_seen(self, seen: Iterable[Seen], part: Part = EVERYTHING) -> Iterator[tuple[int, Leaving]]:
+        """As `restore_tensors`, with results that may still be on their way to the host."""
+        return self._walk.restore(seen, part)
 
     def restore_part(
         self,
@@ -170,16 +182,40 @@ class Restorer:
         Yields, raises:
             as `restore_tensors`; frames that end early are no error.
         """
-        wanted = range(first, sys.maxsize if stop is None else stop)
-        yield from self._walk.restore(
-            checked(frames, self._has_time, floats=True, channels=self.net.contract.channels),
-            Part(wanted, begin, earlier, passing),
-        )
+        yield from self._on_host(frames, Part.between(first, stop, begin, earlier, passing))
+
+    def part(
+        self,
+        first: int,
+        stop: int | None = None,
+        begin: int = 0,
+        earlier: Snapshot | None = None,
+        shot: int | None = None,
+    ) -> Part:
+        """A part for `look` and `restore_seen`, to which frames are given from `Part.starts_at` on.
+
+        Args:
+            first, stop, begin, earlier: as `restore_part`. shot: with which frame the shot of frame `first` - 1 begins;
+                None: not known, or told by the shots that were given.
+        """
+        walk = self._walk
+        if walk.shots is not True:
+            shot = max((cut for cut in walk.shots or () if cut <= first), default=0)
+        if self.net.contract.kind == "stream":
+            origin = begin if earlier is None else walk.origin(begin, shot)
+        else:
+            origin = walk.origin(first, shot)
+        part = Part.between(first, stop, begin, earlier)
+        return replace(part, starts_at=max(origin - walk.glance, 0), origin=origin)
 
     @property
     def lookahead(self) -> int:
         """How many frames after a frame its result can depend on."""
         return self._walk.lookahead
+
+    def needs_until(self, stop: int) -> int:
+        """Up to which frame, exclusive, the results of the frames before `stop` can depend on them."""
+        return self._walk.needs_until(stop)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -229,8 +265,7 @@ class Restorer:
                 kinds.append((isinstance(frame, Tensor), frame.dtype))
                 yield to_array(frame, number) if isinstance(frame, Tensor) else next(checked([frame], False, number))
 
-        sized = checked(watched(), self._has_time, floats=True)
-        for _, restored in self._walk.restore(sized, Part()):
+        for _, restored in self._on_host(watched(), EVERYTHING):
             yield like(restored, *kinds.popleft())
 
     def restore_image(self, image: Frame) -> Frame:

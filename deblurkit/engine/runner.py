@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,9 +13,10 @@ from torch import Tensor
 from deblurkit.console import say, warn
 from deblurkit.data.prefetcher import to_float
 from deblurkit.engine.calls import Call
-from deblurkit.engine.feed import Feed
+from deblurkit.engine.feed import Feed, Seen
 from deblurkit.engine.memory import MARGIN, free_bytes, largest_tile, peak_bytes
-from deblurkit.engine.tiling import Grid
+from deblurkit.engine.tiling import Grid, Tile
+from deblurkit.engine.transfer import Leaving, Transfers
 from deblurkit.engine.tuning import Tuned
 from deblurkit.errors import DeblurkitError, DeviceError
 from deblurkit.image_io import Pixels
@@ -50,18 +51,31 @@ class Runner:
         self.net, self.device, self.dtype, self.tile, self._clip_length = net, device, dtype, tile, clip_length
         self._run = Tuned(net, "run") if tune else net.run
         self._step = Tuned(net, "step") if tune else net.step
+        self._transfers = Transfers(device)
         self._grids: dict[tuple[int, int], Grid] = {}
         self._largest: int | None = None  # side of tiles that is known to fit, since larger ones did not
         self._first_side: int | None = None
         self._warned = False
 
-    def restore(self, feed: Feed, positions: list[int], call: Call) -> Tensor:
+    def send(self, frame: Seen) -> None:
+        """Let a frame go to the device, where it is known that it will be restored whole; in another thread."""
+        grid = self._grids.get((frame.pixels.shape[0], frame.pixels.shape[1]))
+        if grid is None or not grid.whole:
+            return
+        try:
+            frame.sent = grid, self._transfers.arrive(lambda: self._whole(frame.pixels, grid))
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # `restore` meets it again, and can do something about it
+
+    def restore(self, feed: Feed, positions: list[int], call: Call) -> Leaving:
         """Bring the frames at `positions` to the network, tile by tile, and put the results together.
 
         Where tiles are automatic and the memory turns out too small, they are halved and the frame is begun again.
 
         Returns:
-            float32 `(C, h, w)` or `(T, C, h, w)` on the CPU.
+            float32 `(C, h, w)` or `(T, C, h, w)`.
 
         Raises:
             DeviceError: the device has not enough memory.
@@ -80,24 +94,38 @@ class Runner:
                     advice = "a smaller --tile N" if self.tile else "--tile auto or --tile N"
                     raise DeviceError(f"{self.device}: out of memory; use {advice}") from error
             # here, where the error and the tensors that it holds on to are gone
-            feed.tensors.clear()
+            feed.forget_tensors()
             self._halve(grid)
 
-    def _over_tiles(self, grid: Grid, feed: Feed, positions: list[int], call: Call) -> Tensor:
+    def _over_tiles(self, grid: Grid, feed: Feed, positions: list[int], call: Call) -> Leaving:
         if grid.whole:
             for position in positions:
                 if position not in feed.tensors:
-                    feed.tensors[position] = self.upload(grid.cut(feed[position], grid.tiles[0])[None])[0]
-            return grid.crop(self.finish(call(self._batch([feed.tensors[p] for p in positions]), None)))
-        canvas: Tensor | None = None
+                    arrived = feed.arrived(position, grid)
+                    feed.tensors[position] = self._whole(feed[position], grid) if arrived is None else arrived
+            return self._leave(grid.crop(call(self._batch([feed.tensors[p] for p in positions]), None)))
+        results = self._of_tiles(grid, feed, positions, call)
+        tile, restored = next(results)
+        canvas = grid.canvas(*restored.shape[:-2])
+        grid.paste(canvas, tile, restored)
+        for tile, restored in results:
+            grid.paste(canvas, tile, restored)
+        return Leaving(grid.crop(canvas))
+
+    def _of_tiles(self, grid: Grid, feed: Feed, positions: list[int], call: Call) -> Iterator[tuple[Tile, Tensor]]:
+        """Each tile's result on the host; it leaves the device while the next one is computed."""
+        before: tuple[Tile, Leaving] | None = None
         for number, tile in enumerate(grid.tiles):
             x = self.upload(np.stack([grid.cut(feed[position], tile) for position in positions]))
-            restored = self.finish(call(self._batch(list(x)), number))
-            if canvas is None:
-                canvas = grid.canvas(*restored.shape[:-2])
-            grid.paste(canvas, tile, restored)
-        assert canvas is not None
-        return grid.crop(canvas)
+            leaving = self._leave(call(self._batch(list(x)), number))
+            if before is not None:
+                yield before[0], before[1].on_host()
+            before = tile, leaving
+        if before is not None:
+            yield before[0], before[1].on_host()
+
+    def _whole(self, pixels: Pixels, grid: Grid) -> Tensor:
+        return self.upload(grid.cut(pixels, grid.tiles[0])[None])[0]
 
     def run(self, x: Tensor) -> Tensor:
         """The network on one sample; a result in reduced precision that is not finite is computed again in fp32."""
@@ -176,9 +204,13 @@ class Runner:
     def _batch(self, frames: list[Tensor]) -> Tensor:
         return frames[0][None] if self.net.contract.kind == "image" else torch.stack(frames)[None]
 
+    def _leave(self, restored: Tensor) -> Leaving:
+        """A result on its way to the host, as RGB in [0, 1]."""
+        return self._transfers.leave(self.net.io.decode(restored.float()))
+
     def finish(self, restored: Tensor) -> Tensor:
         """A result on the host, as RGB in [0, 1]."""
-        return self.net.io.decode(restored.float()).cpu()
+        return self._leave(restored).on_host()
 
     def _warn_not_finite(self) -> None:
         if not self._warned:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from deblurkit.data.frame_sampling import window_indices
 from deblurkit.engine.calls import PlainCall, SharedCall, Snapshot, StreamCall
-from deblurkit.engine.feed import Feed
+from deblurkit.engine.feed import Feed, Seen, checked
+from deblurkit.engine.memory import give_back_freed_memory
 from deblurkit.engine.runner import Runner
-from deblurkit.engine.shots import AROUND, split_shots
+from deblurkit.engine.shots import AROUND, mark_cuts, split_shots
+from deblurkit.engine.transfer import Leaving
 from deblurkit.errors import DataError
 from deblurkit.image_io import Pixels
 
 if TYPE_CHECKING:
-    from deblurkit.data.base import TimePadding
+    from deblurkit.contract import TimePadding
 
 #: Called after each frame of a stream with the position of the next one, and what gives the snapshot to go on there.
 Passing = Callable[[int, Callable[[], Snapshot]], None]
@@ -34,12 +34,22 @@ class Part:
         begin: a stream goes through the frames from here on; those before are context only, or of an earlier shot.
         earlier: of a stream, its states after frame `begin` - 1, where no shot begins; None: it begins anew.
         passing: see `Passing`.
+        starts_at: the frames that are given begin with this one. origin: those before this one only tell where shots
+            begin (`Walk.origin`). shot_began: called with the first frame of each shot that begins later.
     """
 
     wanted: Sequence[int] | None = None
     begin: int = 0
     earlier: Snapshot | None = None
     passing: Passing = lambda position, snapshot: None
+    starts_at: int = 0
+    origin: int = 0
+    shot_began: Callable[[int], None] = lambda position: None
+
+    @classmethod
+    def between(cls, first: int, stop: int | None, *rest: Any) -> Part:
+        """From a frame up to another one, None: the end; `rest` as the class."""
+        return cls(range(first, sys.maxsize if stop is None else stop), *rest)
 
     def behind(self, first: int) -> Sequence[int] | None:
         """What is wanted from frame `first` on, counted from there."""
@@ -48,6 +58,9 @@ class Part:
         if isinstance(self.wanted, range):
             return range(max(self.wanted.start - first, 0), max(self.wanted.stop - first, 0))
         return [position - first for position in self.wanted if position >= first]
+
+
+EVERYTHING = Part()
 
 
 @dataclass(frozen=True)
@@ -85,18 +98,79 @@ class Walk:
         segments = 2 * self.clip_length if self.kind == "clip" else 0
         return sum(self.context) + segments + (2 * AROUND if self.shots is True else 0)
 
-    def restore(self, frames: Iterator[Pixels], part: Part) -> Iterator[tuple[int, Tensor]]:
-        """Position and restored frame, in order; see `Restorer.restore_tensors`.
+    def origin(self, first: int, shot: int | None) -> int:
+        """From which frame on a network has to be given frames for what it makes of frame `first` in the whole video.
 
         Args:
-            frames: checked ones (`checked`), from the first of the video.
+            first: of a stream, the frame before which its state is known.
+            shot: the frame with which the shot of frame `first` - 1 begins; None: not known.
         """
+        if self.kind == "image":
+            return first
+        if self.kind != "clip":
+            return max(first - max(sum(self.context), 1), 0)  # (a stream that goes on is in a shot that began before)
+        if shot is None or self.exact:
+            return shot or 0
+        # where a segment begins, before the one that ends up to a segment's length behind the one of frame `first`
+        step = self.clip_length - 2 * self.clip_overlap
+        own = (first - shot - self.clip_overlap) // step
+        return shot + max(((own - 1) * step - self.context[0]) // step * step, 0)
+
+    def needs_until(self, stop: int) -> int:
+        """See `Restorer.needs_until`."""
+        if self.exact and not isinstance(self.shots, bool):
+            return min((cut for cut in self.shots if cut >= stop), default=sys.maxsize)
+        return min(stop + self.lookahead, sys.maxsize)
+
+    @property
+    def glance(self) -> int:
+        """How many frames before a frame tell whether a new shot begins with it."""
+        return AROUND + 1 if self.shots is True and self.kind != "image" else 0
+
+    def look(self, frames: Iterable[Pixels], part: Part, send: bool) -> Iterator[Seen]:
+        """What there is to do with frames before the network needs them; `restore` takes it from there.
+
+        Args:
+            frames: from `part.starts_at` on; those of the Python interface may be float32.
+            send: to the device, for another thread than the one that restores.
+
+        Raises:
+            DataError: see `checked`.
+        """
+        contract, has_time = self.runner.net.contract, self.kind != "image"
+        cuts = self.shots if has_time and not isinstance(self.shots, bool) else ()
+        pixels = checked(frames, has_time, part.starts_at, floats=True, channels=contract.channels)
+        marked = mark_cuts(
+            pixels, None if has_time and self.shots is True else [position - part.starts_at for position in cuts]
+        )
+        needed = self._needed(part) if send and not self.exact else range(0)
+        for position, (frame, cut) in enumerate(marked, part.starts_at):
+            if position < part.origin:
+                continue
+            seen = Seen(frame, cut and position > part.origin)
+            if position in needed:
+                self.runner.send(seen)
+            yield seen
+
+    def _needed(self, part: Part) -> range:
+        """Positions that a part can depend on, with some more."""
+        wanted = range(sys.maxsize) if part.wanted is None else part.wanted
+        if not wanted:
+            return range(0)
+        reach = sum(self.context) + (self.clip_length if self.kind == "clip" else 0)
+        first = part.begin if self.kind == "stream" else wanted[0]
+        return range(first - reach, wanted[-1] + reach + 1)
+
+    def restore(self, seen: Iterable[Seen], part: Part) -> Iterator[tuple[int, Leaving]]:
+        """Position and restored frame, in order; see `Restorer.restore_tensors`."""
         wanted = part.wanted
         if wanted is not None and not wanted:
             return
-        count = 0
-        for first, shot in self._split(frames):
-            feed = Feed(shot)
+        count = part.origin
+        for start, shot in split_shots((frame, frame.begins_shot) for frame in seen):
+            first, feed = part.origin + start, Feed(shot)
+            if start:
+                part.shot_began(first)
             found = self._exactly(feed, first, part) if self.exact else self._restore_shot(feed, first, part)
             for position, restored in found:
                 yield first + position, restored
@@ -106,12 +180,7 @@ class Walk:
         if wanted is not None and not isinstance(wanted, range):
             raise DataError(f"frame {wanted[-1]} is to be restored, but there are only {count}")
 
-    def _split(self, frames: Iterator[Pixels]) -> Iterator[tuple[int, Iterator[Pixels]]]:
-        if self.shots is False or self.kind == "image":
-            return iter([(0, frames)])
-        return split_shots(frames, None if self.shots is True else self.shots)
-
-    def _restore_shot(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Tensor]]:
+    def _restore_shot(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Leaving]]:
         if self.kind == "stream":
             return self._stream(feed, first, part)
         wanted = part.behind(first)
@@ -119,15 +188,15 @@ class Walk:
             return self._segments(feed, wanted)
         return self._windows(feed, wanted)
 
-    def _exactly(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Tensor]]:
+    def _exactly(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Leaving]]:
         from deblurkit.engine.exact import restore_exactly
 
         wanted = part.behind(first)
         for position, restored in restore_exactly(self.runner, feed.all()):
             if wanted is None or position in wanted:
-                yield position, restored
+                yield position, Leaving(restored)
 
-    def _windows(self, feed: Feed, wanted: Sequence[int] | None) -> Iterator[tuple[int, Tensor]]:
+    def _windows(self, feed: Feed, wanted: Sequence[int] | None) -> Iterator[tuple[int, Leaving]]:
         past, future = self.context
         reach = past + future  # paddings mirror within the window's length
         call = SharedCall(self.runner) if self.runner.net.splits else PlainCall(self.runner)
@@ -141,7 +210,7 @@ class Walk:
             positions = window_indices(center, past, future, feed.count, self.time_padding)
             yield center, self.runner.restore(feed, positions, call)
 
-    def _stream(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Tensor]]:
+    def _stream(self, feed: Feed, first: int, part: Part) -> Iterator[tuple[int, Leaving]]:
         past, future = self.context
         reach = past + future
         wanted, start = part.behind(first), max(part.begin - first, 0)
@@ -157,7 +226,7 @@ class Walk:
             if wanted is None or now in wanted:
                 yield now, restored
 
-    def _segments(self, feed: Feed, wanted: Sequence[int] | None) -> Iterator[tuple[int, Tensor]]:
+    def _segments(self, feed: Feed, wanted: Sequence[int] | None) -> Iterator[tuple[int, Leaving]]:
         past, future = self.context
         length, start, done = self.clip_length, 0, 0
         while True:
@@ -170,12 +239,18 @@ class Walk:
             until = stop if last else stop - self.clip_overlap
             keep = [position for position in range(done, until) if wanted is None or position in wanted]
             if keep:
-                call = PlainCall(self.runner, rows=[position - start for position in keep])
-                restored = self.runner.restore(feed, self._segment(start, stop, feed.count), call)
-                yield from zip(keep, restored, strict=True)
+                yield from self._restore_segment(feed, start, stop, keep)
             if last or (wanted is not None and until > wanted[-1]):
                 return
             start, done = until - self.clip_overlap, until
+
+    def _restore_segment(self, feed: Feed, start: int, stop: int, keep: list[int]) -> Iterator[tuple[int, Leaving]]:
+        """The frames `keep` of the segment from `start` to `stop` - 1; nothing of it stays for the next one."""
+        call = PlainCall(self.runner, rows=[position - start for position in keep])
+        restored = self.runner.restore(feed, self._segment(start, stop, feed.count), call).rows()
+        yield from zip(keep, restored, strict=True)
+        del restored
+        give_back_freed_memory()
 
     def _segment(self, start: int, stop: int, count: int) -> list[int]:
         """Positions that a clip network sees in order to restore `start` to `stop` - 1."""

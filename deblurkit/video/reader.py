@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from deblurkit.errors import DataError, VideoError
 from deblurkit.image_io import Pixels
 from deblurkit.video.color import ColorTags, ToRGB, alpha_of, depth_of, frame_tags, has_alpha, has_full_chroma
 from deblurkit.video.hdr import static_hdr
+from deblurkit.video.index import Entry, FrameIndex, packets_from
 from deblurkit.video.probe import check_whole, read_head
 from deblurkit.video.remux import copied_streams
 
@@ -81,6 +83,7 @@ class VideoReader:
         loses_alpha: it has transparency of a kind that is not read (`Timing.alpha` has that of GIFs).
         interlaced: the first frame holds two moments, in its odd and its even lines.
         aspect: shape of a pixel, width to height, upright.
+        enters: `stamped` may begin to decode in the middle of the file.
         metadata: of the container. copied_codecs: of the streams that travel with the picture, audio and subtitles.
 
     Raises:
@@ -90,9 +93,13 @@ class VideoReader:
     def __init__(self, path: str | Path, threads: int = 0) -> None:
         self.path = Path(path)
         self.name = self.path.name
+        self.enters = True
         self._threads = threads
         self._length: int | None = None
         self._counted = False
+        self._index: FrameIndex | None = None
+        self._indexed = False
+        self._stored: tuple[int, int] | None = None
         if self.path.is_dir():
             raise VideoError(f"{self.path}: is a folder, not a video")
         try:
@@ -111,7 +118,7 @@ class VideoReader:
                 first = next(frames, None)
             if first is None:
                 raise VideoError(f"{self.path}: has a video stream, but not one frame of it can be decoded")
-            self._stored = (first.width, first.height)
+            self._stored, self._first_pts = (first.width, first.height), first.pts
             self.tags: ColorTags = frame_tags(first)
             self.depth, self.rgb = depth_of(first.format), first.format.is_rgb
             self.full_chroma = has_full_chroma(first.format)
@@ -119,7 +126,8 @@ class VideoReader:
             self.turn = _turn(first)
             self.interlaced = first.interlaced_frame
             self.hdr = static_hdr(first)
-            alpha_track = stream.metadata.get("alpha_mode") == "1"  # WebM's, which libav's own decoders pass over
+            marks = {key.lower(): value for key, value in stream.metadata.items()}
+            alpha_track = marks.get("alpha_mode") == "1"  # WebM's, which libav's own decoders pass over
             self.loses_alpha = alpha_track or (has_alpha(first.format) and not first.format.is_rgb)
         self.width, self.height = self._stored[::-1] if self.turn.transpose else self._stored
         self.aspect = 1 / aspect if self.turn.transpose and aspect else aspect
@@ -178,26 +186,67 @@ class VideoReader:
         for pixels, _ in self.stamped():
             yield pixels
 
-    def stamped(self) -> Iterator[tuple[Pixels, Timing]]:
-        """The frames in order, each with its time."""
+    def stamped(self, start: int = 0) -> Iterator[tuple[Pixels, Timing]]:
+        """The frames in order, each with its time.
+
+        Args:
+            start: the first of them. Decoding begins at the last frame before it where that is possible; frame
+                `start` and those behind it, their times and their number are those of a reader that begins at 0.
+        """
         usual = max(round(1 / (self.rate * self.time_base)), 1)
         previous: int | None = None
-        with self.open() as container:
-            to_rgb = ToRGB(self.stream_of(container).codec_context.name)
-            for frame in self._decode(container):
-                if (frame.width, frame.height) != self._stored:
-                    raise VideoError(
-                        f"{self.path}: the picture size changes from {self._stored[0]}x{self._stored[1]} to "
-                        f"{frame.width}x{frame.height}; split the video there"
-                    )
-                pts = frame.pts if frame.pts is not None else 0 if previous is None else previous + usual
-                previous = pts
-                alpha = alpha_of(frame)
-                alpha = None if alpha is None else self.turn(alpha)
-                yield self.turn(to_rgb(frame)), Timing(pts, frame.duration or 0, alpha)
+        to_rgb: ToRGB | None = None
+        for position, codec, frame in self._frames(start):
+            pts = frame.pts if frame.pts is not None else 0 if previous is None else previous + usual
+            previous = pts
+            if position < start:
+                continue
+            to_rgb = to_rgb or ToRGB(codec)
+            alpha = alpha_of(frame)
+            alpha = None if alpha is None else self.turn(alpha)
+            yield self.turn(to_rgb(frame)), Timing(pts, frame.duration or 0, alpha)
 
-    def _decode(self, container: InputContainer) -> Generator[av.VideoFrame, None, None]:
-        """Every frame that the decoder gives.
+    def _frames(self, start: int) -> Iterator[tuple[int, str, av.VideoFrame]]:
+        """Position, name of the codec, and decoded frame, from `start` or an earlier frame on."""
+        entry = self._entry(start) if start and self.enters else None
+        if entry is not None:
+            with self.open() as container:
+                stream = self.stream_of(container)
+                frames = enumerate(self._decode(container, entry), entry.position)
+                before = self._arrive(frames, start)
+                if before is not None:
+                    for position, frame in itertools.chain(before, frames):
+                        yield position, stream.codec_context.name, frame
+                    return
+        with self.open() as container:
+            stream = self.stream_of(container)
+            for position, frame in enumerate(self._decode(container)):
+                yield position, stream.codec_context.name, frame
+
+    def _entry(self, start: int) -> Entry | None:
+        if not self._indexed:
+            self._indexed = True
+            with self.open() as container, contextlib.suppress(av.error.FFmpegError):
+                # (what is damaged is named when it is decoded)
+                self._index = FrameIndex.of(container, self.stream_of(container), self._first_pts)
+        return self._index.entry(start) if self._index is not None else None
+
+    def _arrive(
+        self, frames: Iterator[tuple[int, av.VideoFrame]], start: int
+    ) -> list[tuple[int, av.VideoFrame]] | None:
+        """Decode up to frame `start`; None where a frame on the way is not the one that the index says."""
+        assert self._index is not None
+        times = self._index.times
+        with contextlib.suppress(VideoError):  # what is damaged is named on the way from the beginning
+            for position, frame in frames:
+                if position >= len(times) or frame.pts != times[position]:
+                    return None
+                if position == start:
+                    return [(position, frame)]
+        return None
+
+    def _decode(self, container: InputContainer, entry: Entry | None = None) -> Generator[av.VideoFrame, None, None]:
+        """Every frame that the decoder gives, from `entry` on (those before it in time left out).
 
         A recording that starts between two key frames begins with packets that nothing can decode: those are named in
         a warning. Damage after the first frame is an error, so that no frame is lost unnoticed.
@@ -206,22 +255,32 @@ class VideoReader:
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = self._threads
         skipped = count = 0
+        first = 0 if entry is None else entry.position
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux(stream) if entry is None else packets_from(container, stream, entry):
                 try:
                     frames = packet.decode()
                 except av.error.InvalidDataError:
-                    if count:
+                    if count or entry is not None:
                         raise
                     skipped += 1
                     continue
                 for frame in frames:
+                    if entry is not None and frame.pts is not None and frame.pts < entry.pts:
+                        continue  # it refers to frames before the entry
                     if skipped and not count:
                         warn(f"{self.path}: starts between two key frames; its first {skipped} packets are undecodable")
+                    if self._stored not in (None, (frame.width, frame.height)):
+                        raise VideoError(
+                            f"{self.path}: the picture size changes from {self._stored[0]}x{self._stored[1]} to "
+                            f"{frame.width}x{frame.height}; split the video there"
+                        )
                     count += 1
                     yield frame
         except av.error.FFmpegError as error:
-            raise VideoError(f"{self.path}: is damaged after frame {count}: {error.strerror or error}") from None
+            raise VideoError(
+                f"{self.path}: is damaged after frame {first + count}: {error.strerror or error}"
+            ) from None
 
 
 def _turn(frame: av.VideoFrame) -> Turn:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,7 +36,9 @@ class Description:
 
     Attributes:
         frames: how many. width, height, dtype: of the pixels that were encoded. time_base: of the packets, in seconds.
-        tile: with which tiles it was restored (0: whole frames).
+        tile: with which tiles it was restored (0: whole frames). shot: the shot of its last frame begins with this one.
+        before, last: what the source had shortly before its first frame, and at its end: `[position, time, checksum]`
+            of some frames. Where two segments meet, they tell whether both counted the frames of the source alike.
     """
 
     frames: int
@@ -45,6 +47,15 @@ class Description:
     dtype: str
     time_base: str
     tile: int = 0
+    shot: int | None = None
+    before: list[list[int]] = field(default_factory=list)
+    last: list[list[int]] = field(default_factory=list)
+
+    def follows(self, earlier: Description) -> bool:
+        """Whether both know the same frames where this one begins and the earlier one ends."""
+        known = {position: rest for position, *rest in earlier.last}
+        common = [known[position] == rest for position, *rest in self.before if position in known]
+        return bool(common) and all(common)
 
 
 class SegmentWriter(VideoWriter):
@@ -52,6 +63,9 @@ class SegmentWriter(VideoWriter):
 
     Args:
         segment: the file. target: of the whole video; its ending, `like` and `encoding` decide how frames are encoded.
+
+    Attributes:
+        notes: further entries of the `Description`, to be set before the end.
     """
 
     def __init__(self, segment: Path, target: Path, like: VideoReader, **encoding: Any) -> None:
@@ -60,7 +74,7 @@ class SegmentWriter(VideoWriter):
         self._file: BinaryIO | None = None
         self._kind: tuple[int, int, str] = (0, 0, "")
         self._clock: Fraction | None = None
-        self.tile = 0
+        self.notes: dict[str, Any] = {}
 
     def __enter__(self) -> SegmentWriter:
         with contextlib.ExitStack() as stack:
@@ -100,7 +114,8 @@ class SegmentWriter(VideoWriter):
         if self._records != self.frames:
             raise VideoError(f"{self.target}: the encoder made {self._records} packets of {self.frames} frames")
         width, height, dtype = self._kind
-        text = json.dumps(asdict(Description(self.frames, width, height, dtype, str(self._clock), self.tile))).encode()
+        description = Description(self.frames, width, height, dtype, str(self._clock), **self.notes)
+        text = json.dumps(asdict(description)).encode()
         self._file.write(text + _LENGTH.pack(len(text)))
 
 

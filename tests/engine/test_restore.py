@@ -53,6 +53,31 @@ def test_windows_over_a_stream_equal_windows_made_by_hand(length: int, padding: 
                 torch.testing.assert_close(out[center], net.run(window)["restored"][0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_ends_are_completed_as_the_network_declares(padding: Any) -> None:
+    clip = pictures(6, (16, 20))
+    for make in (ConvWindow, lambda **contract: RunningMean(1, 2, **contract)):
+        torch.manual_seed(0)
+        plain = make()
+        torch.manual_seed(0)
+        declaring = make(time_padding=padding)
+        own = restored(declaring, clip)
+        assert all(map(torch.equal, own, restored(plain, clip, time_padding=padding)))
+        assert all(map(torch.equal, restored(declaring, clip, time_padding="circle"),
+                       restored(plain, clip, time_padding="circle")))  # fmt: skip
+        assert Restorer(declaring, device="cpu").settings["time_padding"] == padding
+
+
+def test_published_rules_are_declared() -> None:
+    from deblurkit.archs.edvr_arch import EDVR
+    from deblurkit.archs.pvdnet_arch import PVDNet
+
+    small: dict[str, Any] = {"num_feat": 8, "num_extract_block": 1, "num_reconstruct_block": 1, "deformable_groups": 2}
+    assert EDVR(**small, hr_in=True, with_predeblur=True).contract.time_padding == "replicate"
+    assert EDVR(**small).contract.time_padding == "reflection_circle"
+    assert PVDNet().contract.time_padding == "replicate"
+
+
 @pytest.mark.parametrize("length", range(1, 9))
 @pytest.mark.parametrize("context", [(0, 0), (2, 0), (0, 2), (1, 2)])
 def test_a_stream_equals_run_on_the_whole_clip(length: int, context: tuple[int, int]) -> None:

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from deblurkit.engine import segments
 from deblurkit.engine.launch import Place
+from deblurkit.engine.meeting import Meeting
 from deblurkit.engine.parts import Parts
 from deblurkit.engine.restore import Restorer
 from deblurkit.engine.segments import restore_in_parts
-from deblurkit.errors import DataError, VideoError
+from deblurkit.errors import DataError, DeblurkitError, VideoError
 from deblurkit.network import Network
 from deblurkit.video.reader import VideoReader
 from tests.engine.test_shots import shot
@@ -144,21 +144,22 @@ def test_times_and_sound_survive_codecs_with_reordered_frames(tmp_path: Path, co
     assert errors[0] < 1.1 * errors[1]
 
 
-def by_processes(
-    monkeypatch: pytest.MonkeyPatch, video: Path, target: Path, count: int, kind: str, **settings: Any
-) -> list[int]:
+def by_processes(video: Path, target: Path, count: int, kind: str, length: int = 45, **settings: Any) -> list[int]:
     """A job shared by `count` threads that stand for processes; how many frames each has restored."""
     gate = threading.Barrier(count, timeout=60)
-    monkeypatch.setattr(segments, "_meet", lambda place: gate.wait())
+    told: list[Any] = [None] * count
     done, errors = [0] * count, []
 
-    def wait(seconds: float) -> None:
-        if errors:  # as the launcher ends the others when one fails
-            raise StopError
-        pause(seconds)
+    class ThreadMeeting(Meeting):
+        def wait(self) -> None:
+            gate.wait()
 
-    pause = time.sleep
-    monkeypatch.setattr(segments.time, "sleep", wait)
+        def gather(self, value: Any) -> list[Any]:
+            told[self.place.rank] = value
+            self.wait()
+            all_told = list(told)
+            self.wait()
+            return all_told
 
     restorers = [restorer(kind, **settings) for _ in range(count)]
 
@@ -167,8 +168,11 @@ def by_processes(
             done[rank] += more
 
         try:
-            place = Place(torch.device("cpu"), rank, count)
-            assert in_parts(video, target, restorers[rank], advance=advance, place=place) == 45
+            meeting = ThreadMeeting(Place(torch.device("cpu")))
+            meeting.place = Place(torch.device("cpu"), rank, count)
+            assert in_parts(video, target, restorers[rank], advance=advance, meeting=meeting) == length
+        except DeblurkitError as error:  # the others learn of it
+            errors.append(error)
         except BaseException as error:
             errors.append(error)
             gate.abort()
@@ -183,13 +187,11 @@ def by_processes(
 
 
 @pytest.mark.parametrize(("kind", "shots"), [*((kind, True) for kind in NETWORKS), ("stream", False)])
-def test_a_video_shared_by_processes(
-    monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path, kind: str, shots: bool
-) -> None:
+def test_a_video_shared_by_processes(video: Path, tmp_path: Path, kind: str, shots: bool) -> None:
     expected = plain(video, tmp_path / "plain.mkv", restorer(kind, shots=shots))
     for count in (2, 3):
         target = tmp_path / f"b{count}.mkv"
-        done = by_processes(monkeypatch, video, target, count, kind, shots=shots)
+        done = by_processes(video, target, count, kind, shots=shots)
         assert sum(done) == 45
         if kind != "stream":
             assert max(done) <= {2: 24, 3: 16}[count] + 1
@@ -199,13 +201,11 @@ def test_a_video_shared_by_processes(
         assert copied_packets(target) == copied_packets(video)
 
 
-def test_a_job_goes_on_with_another_number_of_processes(
-    monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path
-) -> None:
+def test_a_job_goes_on_with_another_number_of_processes(video: Path, tmp_path: Path) -> None:
     target = tmp_path / "b.mkv"
     with pytest.raises(StopError):
         in_parts(video, target, restorer("window"), advance=interrupted_at(27))
-    done = by_processes(monkeypatch, video, target, 2, "window")
+    done = by_processes(video, target, 2, "window")
     assert done == [24, 21]  # those that were done are counted
     np.testing.assert_array_equal(frames_of(target), plain(video, tmp_path / "plain.mkv", restorer("window")))
 

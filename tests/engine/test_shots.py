@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from deblurkit.engine.restore import Restorer
-from deblurkit.engine.shots import Sketch, difference, find_cuts, mark_cuts, split_shots
+from deblurkit.engine.shots import Sketch, difference, find_cuts, left_after_motion, mark_cuts, split_shots
 from deblurkit.errors import DataError
 from deblurkit.network import Network
 from tests.support.networks import ConvWindow, CopyImage, NeighbourClip, RunningMean, SharedWindow
@@ -90,6 +90,38 @@ def test_still_and_black_pictures_are_no_cuts() -> None:
     assert find_cuts(noise) == []
 
 
+def moving_crowd(count: int, start: int) -> list[Pixels]:
+    """A still background before which patches of the same colours move, each its own way."""
+    rng = np.random.default_rng(7)
+    picture = scene(3)[:, :160]
+    paths = [(rng.uniform(0, 70, 2), rng.uniform(-0.4, 0.4, 2), scene(50 + i)[20:56, 40:90]) for i in range(5)]
+    frames = []
+    for t in range(start, start + count):
+        frame = picture.copy()
+        for place, speed, patch in paths:
+            tint = patch.mean((0, 1)) - picture.mean((0, 1))
+            y, x = (np.abs((place + speed * t + 60) % 120 - 60)).astype(int)
+            frame[y : y + 36, x : x + 50] = np.clip(patch - tint, 0, 255)
+        frames.append(np.clip(frame + rng.normal(0, 2, frame.shape), 0, 255).astype(np.uint8))
+    return frames
+
+
+def test_cuts_within_a_scene_are_found_where_it_is_seen_to_jump() -> None:
+    assert find_cuts(moving_crowd(24, 0)) == []
+    for left_out in (60, 90, 120):
+        frames = [*moving_crowd(12, 0), *moving_crowd(12, 12 + left_out)]
+        assert find_cuts(frames) == [12]
+        assert find_cuts([f.astype(np.uint16) * 257 for f in frames]) == [12]
+
+
+def test_what_is_left_after_motion_is_small_for_one_scene_and_large_for_two() -> None:
+    still, moved, dark = scene(0)[:, :160], scene(0)[:, 6:166], (scene(0)[:, :160] * 0.4).astype(np.uint8)
+    same = [left_after_motion(Sketch(still), Sketch(np.ascontiguousarray(other))) for other in (still, moved, dark)]
+    other = left_after_motion(Sketch(still), Sketch(np.ascontiguousarray(scene(1)[:, :160])))
+    assert same[0] < 1e-3
+    assert max(same) < 0.2 < other
+
+
 def test_frames_pass_in_order_two_behind() -> None:
     frames = [*shot(0, 6), *shot(1, 6)]
     read = 0
@@ -108,13 +140,17 @@ def test_frames_pass_in_order_two_behind() -> None:
 
 def test_shots_can_be_left_early_and_cuts_can_be_given() -> None:
     frames = [*shot(0, 6), *shot(1, 6), *shot(2, 6)]
-    assert [(first, len(list(part))) for first, part in split_shots(frames)] == [(0, 6), (6, 6), (12, 6)]
-    assert [(first, next(part) is frames[first]) for first, part in split_shots(frames)] == [
+    assert [(first, len(list(part))) for first, part in split_shots(mark_cuts(frames))] == [(0, 6), (6, 6), (12, 6)]
+    assert [(first, next(part) is frames[first]) for first, part in split_shots(mark_cuts(frames))] == [
         (0, True),
         (6, True),
         (12, True),
     ]
-    assert [(first, len(list(part))) for first, part in split_shots(frames, {0, 2, 3})] == [(0, 2), (2, 1), (3, 15)]
+    assert [(first, len(list(part))) for first, part in split_shots(mark_cuts(frames, {0, 2, 3}))] == [
+        (0, 2),
+        (2, 1),
+        (3, 15),
+    ]
 
 
 def test_the_difference_is_symmetric_and_zero_for_equal_frames() -> None:

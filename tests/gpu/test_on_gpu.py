@@ -136,3 +136,29 @@ def test_restoring(name: str, tile: int | str) -> None:
     assert len(found) == len(expected)
     for ours, right in zip(found, expected, strict=True):
         assert np.abs(ours.astype(int) - right).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["DBN", "NAFNet", "ESTRNN", "BasicVSR"])
+def test_streams_beside_give_what_one_stream_gives(name: str) -> None:
+    """Frames arrive and results leave on streams of their own."""
+    from deblurkit.engine.pipeline import restore_into
+    from deblurkit.engine.restore import Restorer
+
+    frames = list(np.random.default_rng(0).integers(0, 256, (40, 90, 110, 3), dtype=np.uint8))
+    written = []
+
+    class Clip:
+        def stamped(self) -> Iterator[tuple[np.ndarray, None]]:
+            yield from ((frame, None) for frame in frames)
+
+        def write(self, pixels: np.ndarray, stamp: None) -> None:
+            written.append(pixels)
+
+    cls = ARCH_REGISTRY.get(name)
+    torch.manual_seed(0)
+    restorer = Restorer(cls(**cls.check_args), str(DEVICE), "fp32", clip_length=12, clip_overlap=2)
+    expected = list(restorer.restore(frames))
+    for _ in range(3):
+        written.clear()
+        assert restore_into(restorer, Clip(), Clip()) == len(frames)
+        assert all(np.array_equal(a, b) for a, b in zip(written, expected, strict=True))
