@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import ctypes
+import math
 import os
 import platform
 import sys
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from deblurkit.engine.meta_cache import MetaCache
 from deblurkit.network import Network, build_twin_on_meta
 from deblurkit.sharing import Shared
 
@@ -29,39 +32,65 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _KEPT_BLOCK = 2**30, 2**25
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(block: int = _KEPT_BLOCK) -> None:
     """Let this process keep up to 1 GiB of what it frees, for its next tensors on the CPU.
 
     By default the C library returns large blocks to the system at once, and the next tensor gets its memory page by
     page, each with a fault: up to half the time of a small network (`scripts/bench_allocator.py`). Nothing is changed
     where the C library is not glibc, or where the environment sets MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_.
+
+    Args:
+        block: bytes; blocks that are larger are returned all the same. The smaller, the fewer gaps, and the steadier
+            the peak of networks that hold many maps at a time.
     """
     if "MALLOC_MMAP_THRESHOLD_" in os.environ or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
+    library = _glibc()
+    if library is not None:
         library.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-        library.mallopt(_MMAP_THRESHOLD, _KEPT_BLOCK)
+        library.mallopt(_MMAP_THRESHOLD, block)
+
+
+def give_back_freed_memory() -> None:
+    """Return to the system what the C library keeps, the gaps between what is in use included.
+
+    Between long pieces of work, so that each begins with the same room: blocks of many sizes that live for different
+    times leave gaps that the next ones do not fit, and the process grows. Takes milliseconds.
+    """
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is glibc."""
+    is_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if is_glibc else None
 
 
 class PeakMemory(TorchDispatchMode):
     """Counts the bytes of all tensors that live at one time inside the block, on any device, torch's meta included.
 
+    Args:
+        cache: for torch's meta device.
+
     Attributes:
         peak: the most bytes at one time. live: bytes now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache: MetaCache | None = None) -> None:
         super().__init__()
         self.live = self.peak = 0
+        self._cache = cache
         self._seen: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Collection[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operator and count what it returns."""
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs) if self._cache is None else self._cache(func, args, kwargs)
+        for leaf in (result,) if isinstance(result, Tensor) else tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self.count(leaf)
         return result
@@ -101,7 +130,7 @@ def peak_bytes(net: Network, height: int, width: int, length: int | None = None)
 
 def _peak_of_run(net: Network, height: int, width: int, length: int | None) -> int:
     x = net.example_input(height, width, length=length)
-    with torch.inference_mode(), PeakMemory() as memory:
+    with torch.inference_mode(), PeakMemory(MetaCache() if x.is_meta else None) as memory:
         memory.count(x)
         # windows that share their work hold on to what the next one needs: all of it in `shared`
         if net.splits:
@@ -144,14 +173,20 @@ def _facts(path: str, separator: str) -> dict[str, int]:
 def largest_tile(needs: Callable[[int], int], sides: list[int], room: int) -> int | None:
     """The largest of `sides` (ascending) whose need fits the margin of `room`; None when not even the first does.
 
+    Few sides are looked at, because each takes about a second for networks that see clips: the next one is where the
+    need would fit if it went with the area, as it does but for parts that are worked off in pieces.
+
     Args:
         needs: bytes for a tile of that side; grows with it. room: free bytes.
     """
-    low, high = 0, len(sides)
+    low, high, most = 0, len(sides), room * MARGIN  # those before `low` fit, those from `high` on do not
+    middle = high // 2
     while low < high:
-        middle = (low + high) // 2
-        if needs(sides[middle]) <= room * MARGIN:
+        side, need = sides[middle], needs(sides[middle])
+        if need <= most:
             low = middle + 1
         else:
             high = middle
+        reached = side * math.sqrt(most / max(need, 1))
+        middle = min(max(bisect.bisect_right(sides, reached) - (need > most), low), high - 1)
     return sides[low - 1] if low else None

@@ -36,3 +36,33 @@ def test_the_next_tensor_has_no_page_faults() -> None:
     assert faults() < 200
     # what a user sets in the environment stays
     assert faults(MALLOC_MMAP_THRESHOLD_="1000000", MALLOC_TRIM_THRESHOLD_="1000000") > 20 * 2
+
+
+GIVEN_BACK = """
+import torch
+from deblurkit.engine.memory import give_back_freed_memory, keep_freed_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+keep_freed_memory()
+torch.ones(1).sum()
+before = resident()
+blocks = [torch.ones(100_000) for _ in range(500)]
+kept = blocks[::20]  # what lives longer lies between what does not
+del blocks
+freed = resident() - before
+give_back_freed_memory()
+print(freed, resident() - before, int(sum(one.sum() for one in kept)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_gaps_are_given_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN_BACK], env=environment(), capture_output=True, text=True, check=True
+    )
+    kept, left, total = (int(word) for word in done.stdout.split())
+    assert kept > 180e6
+    assert left < 30e6  # 25 blocks of 400 kB, and what torch loads
+    assert total == 25 * 100_000
