@@ -17,8 +17,8 @@ from deblurkit.threads import start_beside
 
 T = TypeVar("T")
 
-#: Frames that may wait between two stages.
-_BETWEEN = 4
+#: Frames that may wait between two stages, beside those that the network takes and gives at one time.
+_BETWEEN = 3
 
 
 class StampedSource(Protocol):
@@ -39,6 +39,11 @@ class Sink(Protocol):
 
 class FrameRestorer(Protocol):
     """What `Restorer` does here."""
+
+    @property
+    def burst(self) -> int:
+        """As `Restorer.burst`."""
+        ...
 
     def look(self, frames: Iterator[Pixels]) -> Iterator[Seen]:
         """As `Restorer.look`."""
@@ -67,8 +72,9 @@ def restore_into(
     Returns:
         number of frames.
     """
-    decoded: Channel[Seen] = Channel(_BETWEEN)
-    restored: Channel[tuple[Leaving, Any, Any]] = Channel(_BETWEEN)
+    room = _BETWEEN + restorer.burst
+    decoded: Channel[Seen] = Channel(room)
+    restored: Channel[tuple[Leaving, Any, Any]] = Channel(room)
     waiting: deque[tuple[Any, Any]] = deque()
     stages = stages or Stages()
     written = 0

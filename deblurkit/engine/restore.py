@@ -148,6 +148,11 @@ class Restorer:
         for position, restored in self.restore_seen(self._walk.look(frames, part, send=False), part):
             yield position, restored.on_host()
 
+    @property
+    def burst(self) -> int:
+        """How many frames the network takes, and gives, at one time."""
+        return self._walk.burst
+
     def look(self, frames: Iterable[Pixels], part: Part = EVERYTHING) -> Iterator[Seen]:
         """What can be done with frames in another thread, before `restore_seen`: looked at, sent to the device.
 

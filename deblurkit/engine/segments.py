@@ -195,6 +195,11 @@ class _PartRestorer:
     def __init__(self, restorer: Restorer, part: Part) -> None:
         self._restorer, self._part = restorer, part
 
+    @property
+    def burst(self) -> int:
+        """As `Restorer.burst`."""
+        return self._restorer.burst
+
     def look(self, frames: Iterator[Pixels]) -> Iterator[Seen]:
         """As `Restorer.look`."""
         return self._restorer.look(frames, self._part)

@@ -98,6 +98,11 @@ class Walk:
         segments = 2 * self.clip_length if self.kind == "clip" else 0
         return sum(self.context) + segments + (2 * AROUND if self.shots is True else 0)
 
+    @property
+    def burst(self) -> int:
+        """How many frames the network takes, and gives, at one time."""
+        return self.clip_length - 2 * self.clip_overlap if self.kind == "clip" and not self.exact else 1
+
     def origin(self, first: int, shot: int | None) -> int:
         """From which frame on a network has to be given frames for what it makes of frame `first` in the whole video.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,3 +137,40 @@ def test_frames_that_were_sent_whole_before_tiles_were_needed(at: int) -> None:
     found = through_pipeline(Restorer(net, "cpu", tile="auto"), frames)
     for tensor, pixels in zip(expected, found, strict=True):
         assert np.abs(to_pixels(tensor, np.uint8).astype(int) - pixels).max() <= 1
+
+
+def test_the_next_segment_is_decoded_while_one_is_restored() -> None:
+    """And the results of one are taken from the network while the next is restored."""
+    read, last = 0, 40
+
+    class Waits(NeighbourClip):
+        calls = 0
+
+        def run(self, x: Tensor) -> dict[str, Tensor]:
+            # a segment of 12 frames gives 8 new ones; 3 more may wait
+            enough = min(12 + 8 * self.calls + 8, last)
+            deadline = time.monotonic() + 20
+            while read < enough and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert read >= enough
+            Waits.calls += 1
+            return super().run(x)
+
+    class Counted(Clip):
+        def stamped(self) -> Iterator[tuple[Pixels, int]]:
+            nonlocal read
+            for item in super().stamped():
+                read += 1
+                yield item
+
+        def write(self, pixels: Pixels, stamp: int) -> None:
+            if stamp == 0:  # all of the first segment is given away while this waits for the second one to begin
+                deadline = time.monotonic() + 20
+                while Waits.calls < 2 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                assert Waits.calls >= 2
+            super().write(pixels, stamp)
+
+    clip = Counted(pictures(last, (21, 34)))
+    assert restore_into(Restorer(Waits(), "cpu", clip_length=12, clip_overlap=2), clip, clip) == last
+    assert Waits.calls == 5
