@@ -73,11 +73,26 @@ def infer(
         bool,
         typer.Option(
             "--exact",
-            help="Networks that look at whole clips (BasicVSR) see whole shots instead of segments of 32 frames; needs "
-            "room on the disk.",
+            help="Networks that look at whole clips (BasicVSR) see whole shots instead of segments; needs room on the "
+            "disk.",
             rich_help_panel=SPEED,
         ),
     ] = False,
+    clip_length: Annotated[
+        int,
+        typer.Option(
+            "--clip-length", min=1, help="Frames of a segment, for networks that look at clips.", rich_help_panel=SPEED
+        ),
+    ] = 32,
+    clip_overlap: Annotated[
+        int,
+        typer.Option(
+            "--clip-overlap",
+            min=0,
+            help="Frames of a segment on each side of those that are kept of it; they are computed twice.",
+            rich_help_panel=SPEED,
+        ),
+    ] = 6,
     resume: Annotated[
         bool,
         typer.Option(
@@ -165,6 +180,11 @@ def infer(
 
     if tile != "auto" and not tile.isdecimal():
         raise OptionsError(f"--tile {tile}: use auto, 0 or a number of pixels")
+    if 2 * clip_overlap >= clip_length:
+        raise OptionsError(
+            f"--clip-overlap {clip_overlap}: leaves nothing of a segment of {clip_length} frames; use less than half "
+            "of --clip-length"
+        )
 
     from deblurkit.engine.weights import default_weights, find_weights
 
@@ -192,7 +212,17 @@ def infer(
         if weights is None and place.is_main:
             say(f"weights: {file}")
         side: int | Literal["auto"] = "auto" if tile == "auto" else int(tile)
-        restorer = Restorer.from_weights(file, place.device, precision, side, shots=shots, exact=exact, tune=compile_)
+        restorer = Restorer.from_weights(
+            file,
+            place.device,
+            precision,
+            side,
+            shots,
+            clip_length=clip_length,
+            clip_overlap=clip_overlap,
+            exact=exact,
+            tune=compile_,
+        )
         work = Work(resume, place, benchmark)
         run(restorer, inputs, output, encoding, overwrite, Comparison(side_by_side, compare_slider), work)
 

@@ -11,10 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from deblurkit.build import build_network
 from deblurkit.cli import main
+from deblurkit.engine.checkpoint import save_network
+from deblurkit.engine.restore import Restorer
 from deblurkit.engine.weights import own_folder
 from deblurkit.image_io import read_image, write_image
+from deblurkit.registry import ARCH_REGISTRY
+from deblurkit.testing import stir
 from deblurkit.video.reader import VideoReader
 from tests.cli.conftest import Infer
 from tests.support.videos import copied_packets, decoded, pictures, seconds, write_video
@@ -221,3 +227,28 @@ def test_a_pipe_with_a_name(tmp_path: Path, infer: Infer) -> None:
     assert copied_packets(tmp_path / "b.mp4") == copied_packets(source)
     code, said = command()
     assert (code, f"{pipe}: the result of a pipe needs a name" in said) == (2, True)
+
+
+def test_segments_of_clips(tmp_path: Path, infer: Infer) -> None:
+    torch.manual_seed(0)
+    cls = ARCH_REGISTRY.get("BasicVSR")
+    weights = tmp_path / "basicvsr.pth"
+    net = build_network({"type": "BasicVSR", **cls.check_args})  # (the file says how it is built)
+    stir(net)
+    save_network(weights, net)
+    frames = pictures(12, (64, 64))
+    source = write_video(tmp_path / "clip.mkv", frames, codec="ffv1")
+    given = list(VideoReader(source))
+    results = {}
+    for length, overlap in ((6, 1), (12, 5)):
+        code, said = infer(
+            source, "--lossless", "--overwrite", "--clip-length", length, "--clip-overlap", overlap, weights=weights
+        )
+        assert code == 0, said
+        results[length] = np.stack(list(VideoReader(tmp_path / "clip_deblurred.mkv")))
+        restorer = Restorer(net, "cpu", clip_length=length, clip_overlap=overlap)
+        np.testing.assert_array_equal(results[length], list(restorer.restore(given)))
+    assert (results[6] != results[12]).any()
+    code, said = infer(source, "--clip-length", 8, "--clip-overlap", 4, weights=weights)
+    assert code == 2
+    assert "--clip-overlap 4: leaves nothing of a segment of 8 frames" in said
