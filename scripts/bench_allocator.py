@@ -18,7 +18,7 @@ import time
 
 import torch
 
-from deblurkit.engine.memory import keep_freed_memory
+from deblurkit.engine.memory import keep_freed_memory, peak_host_bytes
 from deblurkit.network import Network
 from deblurkit.registry import ARCH_REGISTRY
 
@@ -49,7 +49,7 @@ def measure(name: str, size: int) -> dict[str, float]:
             times.append(time.perf_counter() - started)
         figures[title] = statistics.median(times) * 1e3
         figures[f"{title}_faults"] = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / _CALLS
-    return {**figures, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {**figures, "peak": peak_host_bytes() / 2**20}
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ has no budget at all: every map goes through the temporary file.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -51,6 +50,7 @@ def run(settings: argparse.Namespace) -> None:
     from deblurkit.build import build_network
     from deblurkit.engine import exact
     from deblurkit.engine.map_store import MapStore
+    from deblurkit.engine.memory import peak_host_bytes
     from deblurkit.engine.runner import Runner
 
     torch.set_num_threads(settings.threads)
@@ -68,7 +68,7 @@ def run(settings: argparse.Namespace) -> None:
     exact.MapStore = Watched  # type: ignore[misc]
     with torch.inference_mode():
         net.run(torch.zeros(1, 2, 3, 64, 64))
-    before, started, used = _peak(), time.perf_counter(), time.process_time()
+    before, started, used = peak_host_bytes(), time.perf_counter(), time.process_time()
     if settings.way == "whole":
         with torch.inference_mode():
             clip = torch.from_numpy(frames).permute(0, 3, 1, 2)[None] / 255
@@ -80,12 +80,8 @@ def run(settings: argparse.Namespace) -> None:
     assert count == settings.frames
     seconds, cpu = time.perf_counter() - started, time.process_time() - used
     file = stores[0].on_disk / 2**20 if stores else 0
-    print(f"{settings.way:20s} {seconds:8.1f} {cpu:8.1f} {(_peak() - before) / 1024:9.0f} {file:9.0f}", flush=True)
-
-
-def _peak() -> int:
-    """The most memory of this process so far, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown = (peak_host_bytes() - before) / 2**20
+    print(f"{settings.way:20s} {seconds:8.1f} {cpu:8.1f} {grown:9.0f} {file:9.0f}", flush=True)
 
 
 if __name__ == "__main__":

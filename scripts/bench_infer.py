@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from deblurkit.build import build_network
 from deblurkit.data.frame_sampling import window_indices
+from deblurkit.engine.memory import peak_host_bytes
 from deblurkit.engine.pixels import to_pixels
 from deblurkit.engine.restore import Restorer
 from deblurkit.network import Network, count_macs, count_shared_macs
@@ -203,7 +204,7 @@ def child(name: str, way: str, source: Path, device: torch.device) -> None:
             restorer.restore_video(source, target)
         else:
             plainly(net, source, target, device)
-    found = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    found = {"host": peak_host_bytes() / 2**20}
     found["above"] = found["host"] - before
     if device.type == "cuda":
         found["device"] = torch.cuda.max_memory_allocated(device) / 2**20

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from deblurkit.contract import FrameContract
+from deblurkit.engine.memory import peak_host_bytes
 from deblurkit.engine.pipeline import restore_into
 from deblurkit.engine.restore import Restorer
 from deblurkit.image_io import Pixels, cv2
@@ -136,7 +136,7 @@ def peak(source: Path) -> None:
     reader = VideoReader(source)
     with VideoWriter(source.with_suffix(".out.mp4"), reader) as writer:
         restore_into(Restorer(Sleep(0.0), device="cpu"), reader, writer)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak_host_bytes() >> 20)
 
 
 def main() -> None:

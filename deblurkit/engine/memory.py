@@ -7,6 +7,7 @@ import ctypes
 import math
 import os
 import platform
+import re
 import sys
 import weakref
 from collections.abc import Callable, Collection
@@ -151,6 +152,20 @@ def free_bytes(device: torch.device) -> int:
         pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
         available = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
     return min(available, _room_in_container())
+
+
+def peak_host_bytes() -> int:
+    """The most memory that this process has held, in bytes; 0 where the system does not say (Windows)."""
+    if sys.platform == "win32":
+        return 0
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    if found:
+        return int(found[1]) * 1024
+    import resource
+
+    # on Linux a process that another one has started begins with the peak of that one here
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _room_in_container() -> int:

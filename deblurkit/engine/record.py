@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deblurkit.engine.launch import gather_objects
+from deblurkit.engine.memory import peak_host_bytes
 from deblurkit.engine.reproducibility import environment, weights_hash
 from deblurkit.files import write_json
 from deblurkit.network import Network, count_macs
@@ -63,17 +63,8 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most this process's tensors have taken on its GPU; on the CPU, the most the process has taken.
-
-    0 where the system does not say (Windows).
-    """
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """Bytes: the most this process's tensors have taken on its GPU; on the CPU, `peak_host_bytes`."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_host_bytes()
 
 
 class Stopwatch:
