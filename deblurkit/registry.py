@@ -8,6 +8,7 @@ A class registers itself under its own name with a decorator:
 Modules are imported by the ending of their file name (`*_arch.py`, `*_model.py`, ...): those of this package, those in
 a user's folder (`--plugins DIR`, `plugins: [DIR]` in an options file) and those named by installed packages in the
 entry point group `deblurkit.plugins`. A file that fails to import is remembered and named; the others still work.
+The modules of a kind are imported when the first of that kind is asked for: who restores needs no losses.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Registry:
         self.folder = folder
         self.suffix = suffix
         self._classes: dict[str, type] = {}
+        self._discovered = False
 
     def register(self, name: str | None = None) -> Callable[[T], T]:
         """Decorator that enters a class under `name`, by default its own.
@@ -73,7 +75,7 @@ class Registry:
         Raises:
             RegistryError: there is none; the message has the nearest names, and the plugin files that failed to import.
         """
-        discover()
+        self.discover()
         if name not in self._classes:
             hint = did_you_mean(name, self._classes) or f"; `deblurkit list {self.kind}` shows what there is"
             raise RegistryError(f"there is no {name!r} among the {self.kind}{hint}{_failures_note(self.suffix)}")
@@ -81,12 +83,30 @@ class Registry:
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
-        discover()
+        self.discover()
         return sorted(self._classes, key=str.lower)
 
     def name_of(self, cls: type) -> str | None:
         """The name under which `cls` is registered, None if it is not."""
         return next((name for name, known in self._classes.items() if known is cls), None)
+
+    def discover(self) -> None:
+        """Import the built-in modules of this kind and the installed plugins (which may hold any kind), once.
+
+        Raises:
+            RegistryError: a plugin registers a name that is taken.
+        """
+        if self._discovered:
+            return
+        self._discovered = True  # first: the modules being imported may ask a registry
+        try:
+            for path in sorted((Path(__file__).parent / self.folder).glob(f"*{self.suffix}.py")):
+                name = f"deblurkit.{self.folder}.{path.stem}"
+                _attempt(str(path), functools.partial(importlib.import_module, name))
+            _load_installed()
+        except RegistryError:
+            self._discovered = False  # whoever asks next must hear of the clash too, not work with half the plugins
+            raise
 
 
 ARCH_REGISTRY = Registry("archs", "archs", "_arch")
@@ -112,7 +132,7 @@ class PluginFailure:
 
 #: Modules that failed to import so far, by source.
 _failures: dict[str, PluginFailure] = {}
-_discovered = False
+_installed_loaded = False
 
 
 def plugin_failures() -> list[PluginFailure]:
@@ -121,25 +141,26 @@ def plugin_failures() -> list[PluginFailure]:
 
 
 def discover() -> None:
-    """Import the built-in modules and the installed plugins, once.
+    """Import the built-in modules of all kinds and the installed plugins, once.
 
     Raises:
-        RegistryError: an installed plugin registers a name that is taken.
+        RegistryError: a plugin registers a name that is taken.
     """
-    global _discovered
-    if _discovered:
+    for registry in REGISTRIES.values():
+        registry.discover()
+
+
+def _load_installed() -> None:
+    """Import what installed packages name as entry points, once."""
+    global _installed_loaded
+    if _installed_loaded:
         return
-    _discovered = True  # first: the modules being imported may ask a registry
+    _installed_loaded = True
     try:
-        package = Path(__file__).parent
-        for registry in REGISTRIES.values():
-            for path in sorted((package / registry.folder).glob(f"*{registry.suffix}.py")):
-                name = f"deblurkit.{registry.folder}.{path.stem}"
-                _attempt(str(path), functools.partial(importlib.import_module, name))
         for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: e.name):
             _attempt(f"entry point {entry.name} = {entry.value}", entry.load)
     except RegistryError:
-        _discovered = False  # whoever asks next must hear of the clash too, not work with half the plugins
+        _installed_loaded = False
         raise
 
 
@@ -151,15 +172,17 @@ def load_plugins(folders: Iterable[str | Path]) -> None:
     Raises:
         RegistryError: a folder does not exist or holds no plugin file, or a name is registered twice.
     """
-    discover()
     for folder in folders:
         root = Path(folder).expanduser()
         if not root.is_dir():
             raise RegistryError(f"plugins: {root} is not a folder")
-        paths = sorted({p for registry in REGISTRIES.values() for p in root.glob(f"*{registry.suffix}.py")})
+        found = {registry: set(root.glob(f"*{registry.suffix}.py")) for registry in REGISTRIES.values()}
+        paths = sorted(set().union(*found.values()))
         if not paths:
             endings = ", ".join(f"*{registry.suffix}.py" for registry in REGISTRIES.values())
             raise RegistryError(f"plugins: {root} holds no plugin file ({endings})")
+        for registry in (registry for registry, own in found.items() if own):
+            registry.discover()  # a name of theirs that is taken is told of now, not when it is asked for
         for path in paths:
             _attempt(str(path), functools.partial(_import_file, path.resolve()))
 

@@ -178,3 +178,40 @@ def test_an_installed_package_may_not_take_a_built_in_name(tmp_path: Path) -> No
         assert "'L1Loss' is registered twice" in line
         assert "pixel_loss.py" in line
         assert str(tmp_path / "greedy_package") in line
+
+
+def test_only_the_kind_that_is_asked_for_is_imported(weights: Path, tmp_path: Path) -> None:
+    install(tmp_path, "good_package", "good = good_package", LOSS.format(name="InstalledLoss"))
+    done = run(
+        tmp_path,
+        "import deblurkit\n"
+        f"deblurkit.load_network({str(weights)!r})\n"
+        "endings = ('_arch', '_model', '_dataset', '_loss', '_metric', '_hook')\n"
+        "def found(): return {e for e in endings for m in sys.modules if m.startswith('deblurkit') and m.endswith(e)}\n"
+        "print(*found())\n"
+        "from deblurkit.registry import DATASET_REGISTRY, LOSS_REGISTRY\n"
+        "print(LOSS_REGISTRY.get('InstalledLoss').__module__, LOSS_REGISTRY.get('L1Loss').__module__)\n"
+        "print(*sorted(found()))\n"
+        "print('VideoDataset' in DATASET_REGISTRY.names())",
+    )
+    assert done.stdout.splitlines() == [
+        "_arch", "good_package deblurkit.losses.pixel_loss", "_arch _loss", "True",
+    ], done.stderr  # fmt: skip
+
+
+def test_a_name_that_is_taken_is_told_whichever_kind_was_asked_for_first(tmp_path: Path) -> None:
+    taken = write(tmp_path / "plugins" / "my_arch.py", LOSS.format(name="L1Loss"))  # a loss in a file of networks
+    done = run(
+        tmp_path,
+        "from deblurkit.registry import ARCH_REGISTRY, LOSS_REGISTRY, load_plugins\n"
+        "from deblurkit.errors import RegistryError\n"
+        f"load_plugins([{str(taken.parent)!r}])\nprint('DBN' in ARCH_REGISTRY.names())\n"
+        "for _ in range(2):\n    try:\n        LOSS_REGISTRY.get('L1Loss')\n"
+        "    except RegistryError as error:\n        print(error)",
+    )
+    first, *lines = done.stdout.splitlines()
+    assert (first, len(lines)) == ("True", 2), done.stderr
+    for line in lines:
+        assert "'L1Loss' is registered twice" in line
+        assert "pixel_loss.py" in line
+        assert str(taken) in line
