@@ -10,6 +10,7 @@ from typing import Any
 from deblurkit.console import progress
 from deblurkit.data.layouts import LAYOUTS
 from deblurkit.data.lmdb_store import LmdbStore, checksum
+from deblurkit.data.picture_size import encoded_size
 from deblurkit.data.png import check_png, png_header
 from deblurkit.data.store import frame_key, lmdb_path, lmdb_root, signature
 from deblurkit.errors import DataError
@@ -130,12 +131,13 @@ def verify_lmdb(store: LmdbStore) -> LmdbVerdict:
 
 def _check_picture(store: LmdbStore, key: str, data: memoryview) -> list[str]:
     """Check a value of BasicSR's form; returns what `meta_info.txt` says wrongly of it."""
-    place, header = store.place(key), png_header(data)
-    if header:
+    place = store.place(key)
+    if png_header(data):
         check_png(data, place)
-        size = header.height, header.width
+        size = encoded_size(bytes(data), place)
     else:
-        size = decode_image(data, place).shape[:2]
+        height, width = decode_image(data, place).shape[:2]
+        size = height, width
     claimed = store.meta_sizes[key]
     if claimed in (None, size):
         return []

@@ -17,7 +17,7 @@ import lmdb
 import numpy as np
 
 from deblurkit.console import warn
-from deblurkit.data.png import png_header
+from deblurkit.data.picture_size import encoded_size
 from deblurkit.data.store import FrameStore, Window, check_window, cut, frame_key
 from deblurkit.data.tiles import TileGrid, pick_tiles, read_raw, unpack_tiles
 from deblurkit.errors import DataError
@@ -252,12 +252,11 @@ class LmdbStore(FrameStore):
             raise DataError(f"{self.place(key)}: cannot be read: {error}; copy or make the LMDB again") from None
 
     def size(self, key: str) -> tuple[int, int]:
-        """From the manifest, or from the PNG's own header; a warning tells if `meta_info.txt` claims another one."""
+        """From the manifest, or from the picture's header; a warning tells if `meta_info.txt` claims another one."""
         if key in self._facts:
             return self._facts[key][0][:2]
         with self.value(key) as data:
-            header = png_header(data)
-        size = (header.height, header.width) if header else self.read(key).shape[:2]
+            size = encoded_size(bytes(data), self.place(key))
         claimed = self.meta_sizes.get(key)
         if claimed not in (None, size) and not self._warned:
             self._warned = True

@@ -8,6 +8,7 @@ import pytest
 from deblurkit.data.picture_size import jpeg_size, picture_size
 from deblurkit.errors import DataError
 from deblurkit.image_io import cv2, read_image, write_image
+from deblurkit.picture_tags import png_chunk
 
 #: An EXIF block that asks to turn the picture by 90 degrees.
 TURNED = bytes.fromhex("ffe1 0022 457869660000 4d4d002a00000008 0001 0112 0003 00000001 0006 0000 00000000")
@@ -38,8 +39,21 @@ def test_a_turned_picture_has_the_size_that_is_seen(tmp_path):
     path = tmp_path / "picture.jpg"
     write_image(path, np.zeros((24, 40, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:2] + TURNED + path.read_bytes()[2:])
+    assert jpeg_size(path.read_bytes()) == (24, 40)  # as it lies in the file
     assert read_image(path).shape == (40, 24, 3)
     assert picture_size(path) == (40, 24)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before the pixels", "behind the pixels"])
+@pytest.mark.parametrize("number", [1, 3, 6, 8])
+def test_a_turned_png_has_the_size_that_is_seen(tmp_path: Path, number: int, behind: bool) -> None:
+    path = tmp_path / "picture.png"
+    write_image(path, np.zeros((24, 40, 3), np.uint8))
+    data = path.read_bytes()
+    at = data.index(b"IEND" if behind else b"IDAT") - 4  # the length stands before the type
+    exif = TURNED[10:].replace(b"\x00\x06\x00\x00", bytes((0, number, 0, 0)))
+    path.write_bytes(data[:at] + png_chunk(b"eXIf", exif) + data[at:])
+    assert picture_size(path) == read_image(path).shape[:2] == ((40, 24) if number > 4 else (24, 40))
 
 
 def test_what_is_no_picture(tmp_path):

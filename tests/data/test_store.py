@@ -18,6 +18,7 @@ from deblurkit.data.lmdb_store import LmdbStore, checksum, close
 from deblurkit.data.store import DiskStore, PairedStores, open_stores
 from deblurkit.errors import DataError
 from deblurkit.image_io import encode_png, read_image, write_image
+from deblurkit.picture_tags import png_chunk
 from tests.support.trees import make_tree
 
 WINDOWS = [None, (0, 0, 24, 40), (3, 5, 16, 16), (23, 39, 1, 1), (16, 16, 8, 16), (7, 15, 10, 2)]
@@ -200,12 +201,14 @@ def test_forked_children_and_threads_read_for_themselves(tree):
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(stores.lq)).read("seq000/00000001"), expected)
 
 
-def write_basicsr(path: Path, pictures: dict[str, np.ndarray], shapes: dict[str, str]) -> None:
-    """An LMDB as BasicSR's scripts write it."""
+def write_basicsr(path: Path, pictures: dict[str, np.ndarray], shapes: dict[str, str], extra: bytes = b"") -> None:
+    """An LMDB as BasicSR's scripts write it; `extra`: a chunk before the pixels."""
     environment = lmdb.open(str(path), map_size=10 << 20)
     with environment.begin(write=True) as transaction:
         for key, picture in pictures.items():
-            transaction.put(key.encode("ascii"), cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+            data = cv2.imencode(".png", picture[..., ::-1])[1].tobytes()
+            at = data.index(b"IDAT") - 4  # the length stands before the type
+            transaction.put(key.encode("ascii"), data[:at] + extra + data[at:])
     environment.close()
     (path / "meta_info.txt").write_text("".join(f"{key}.png {shapes[key]} 1\n" for key in pictures))
 
@@ -227,6 +230,15 @@ def test_basicsr_form_is_read_and_its_shapes_are_not_trusted(tmp_path, capsys):
         np.testing.assert_array_equal(stores.gt.read(key, (1, 2, 5, 4)), picture[1:6, 2:6])
     text = capsys.readouterr().err
     assert text.count("meta_info.txt says (80, 60) pixels (h, w), the picture has (9, 6), which is used") == 1
+
+
+def test_a_turned_png_of_basicsr_has_the_size_that_is_seen(tmp_path: Path) -> None:
+    turned = png_chunk(b"eXIf", bytes.fromhex("4d4d002a00000008 0001 0112 0003 00000001 0006 0000 00000000"))
+    write_basicsr(tmp_path / "gt.lmdb", {"a": np.zeros((4, 6, 3), np.uint8)}, {"a": "(6,4,3)"}, turned)
+    store = LmdbStore(tmp_path / "gt.lmdb")
+    assert store.size("a") == store.read("a").shape[:2] == (6, 4)
+    verdict = verify_lmdb(store)
+    assert (verdict.damages, verdict.notes) == ((), ())
 
 
 def test_flat_basicsr_keys(tmp_path):
