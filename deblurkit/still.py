@@ -98,14 +98,17 @@ def lost(still: Still, pixels: Pixels, path: Path) -> list[str]:
     return found
 
 
-def write_still(path: Path, pixels: Pixels, still: Still, lossless: bool = False) -> None:
+def write_still(path: Path, pixels: Pixels, still: Still, lossless: bool = False, shown: Path | None = None) -> None:
     """Write a picture atomically; see `encode_still`.
+
+    Args:
+        shown: what messages call it; see `atomic_path`.
 
     Raises:
         DataError: the ending is not a picture format. DeblurkitError: the file cannot be written.
     """
-    data = encode_still(path, pixels, still, lossless)
-    with atomic_path(path) as temporary:
+    data = encode_still(shown or path, pixels, still, lossless)
+    with atomic_path(path, shown) as temporary:
         temporary.write_bytes(data)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deblurkit.errors import DeblurkitError
-from deblurkit.files import atomic_path, remove_unfinished, write_json, write_text
+from deblurkit.files import atomic_folder, atomic_path, remove_unfinished, write_json, write_text
 
 
 def test_a_whole_file_appears_at_once(tmp_path: Path) -> None:
@@ -51,12 +51,46 @@ def test_a_full_disk_is_told_of_the_target(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DeblurkitError, match=r"file/a\.txt: cannot be written: "):
-        write_text(tmp_path / "file" / "a.txt", "x")
+    for name in ("a.txt", "b/c/a.txt"):
+        with pytest.raises(DeblurkitError) as caught:
+            write_text(tmp_path / "file" / name, "x")
+        reason = f"{tmp_path / 'file'} is a file, not a folder; choose another place"
+        assert str(caught.value) == f"{tmp_path / 'file' / name}: cannot be written: {reason}"
+        with (
+            pytest.raises(DeblurkitError, match="file is a file, not a folder"),
+            atomic_folder(tmp_path / "file" / name),
+        ):
+            pass
     (tmp_path / "folder").mkdir()
     with pytest.raises(DeblurkitError, match="folder: cannot be written: Is a directory"):
         write_text(tmp_path / "folder", "x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\U0001f600" * 63, "n." + "e" * 253, "n" * 251 + ".txt"])
+def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).unlink()
+    for text in ("x", "y"):  # new, and in an older one's place
+        with atomic_folder(tmp_path / name) as folder:
+            write_text(folder / "a.txt", text)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert (tmp_path / name / "a.txt").read_text() == text
+
+
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "old.txt", "x")
+
+    def interrupted() -> None:
+        with atomic_folder(tmp_path / "a") as folder:
+            write_text(folder / "new.txt", "x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["old.txt"]
 
 
 def test_what_a_killed_process_leaves_is_removed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image  # tensorboard brings it
+from PIL import ExifTags, Image
 
 from deblurkit.image_io import decode_planes, encode_image
 from deblurkit.picture_tags import PictureTags, jpeg_segments, orientation, read_tags, with_tags

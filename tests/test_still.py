@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image  # tensorboard brings it
+from PIL import Image
 
 from deblurkit.errors import DataError
 from deblurkit.still import _grey_and_notes, lost, read_still, write_still

@@ -224,7 +224,7 @@ def _check(job: Job) -> None:
 def _check_page(target: Target, comparison: Comparison, overwrite: bool) -> None:
     if comparison.page and target.piped:
         raise DataError("--compare-slider: the page needs a place; give the result a name with -o FILE")
-    if comparison.page and target.page.exists() and not overwrite:
+    if comparison.page and target.page_exists() and not overwrite:
         raise DataError(f"{target.page}: exists already; use --overwrite to replace it, or another name with -o")
 
 

@@ -62,11 +62,11 @@ class Target:
         Raises:
             DataError: nothing can have that name.
         """
-        try:
-            return self.path.exists()
-        except OSError as error:  # mostly: a name that is too long
-            reason = error.strerror or error
-            raise DataError(f"{self.path}: cannot be written: {reason}; give the result a name with -o") from None
+        return _exists(self.path)
+
+    def page_exists(self) -> bool:
+        """The same for its page."""
+        return _exists(self.page)
 
     def check(self, source: Path, overwrite: bool) -> None:
         """Raise DataError where a file is in the way."""
@@ -130,6 +130,14 @@ def target_of(
     if not path.is_dir() and made.suffix != path.suffix.lower() and target.kind != "folder":
         say(f"{source.name}: the result is a {made.suffix} file; {path.suffix or 'its own kind'} cannot hold it")
     return Target(made, target.kind, False, target.ending)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # mostly: a name that is too long
+        reason = error.strerror or error
+        raise DataError(f"{path}: cannot be written: {reason}; give the result a name with -o") from None
 
 
 def check_output(output: str | None, inputs: int) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from deblurkit.console import warn
 from deblurkit.errors import DataError
-from deblurkit.files import sync
+from deblurkit.files import atomic_folder
 from deblurkit.image_io import IMAGE_ENDINGS, Pixels, is_image, list_images
 from deblurkit.pool import Behind, cores, ordered
 from deblurkit.still import Still, encode_still, lost, read_still, write_still
@@ -142,10 +139,12 @@ class FolderSink:
         self._said: set[str] = set()
 
     def __enter__(self) -> FolderSink:
-        with _writable(self.target):
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=f".{self.target.name}-", dir=self.target.parent))
-        self._writing = Behind(_threads())
+        with contextlib.ExitStack() as stack:
+            self._folder = stack.enter_context(atomic_folder(self.target))
+            self._writing = Behind(_threads())
+            stack.callback(self._writing.close)
+            stack.push(self._end)
+            self._resources = stack.pop_all()
         return self
 
     def write(self, pixels: Pixels, stamp: Still | Timing) -> None:
@@ -157,36 +156,22 @@ class FolderSink:
             stamp = Still(f"{self._count:06d}{self._ending or '.png'}", stamp.alpha)
         elif self._ending:
             stamp = replace(stamp, name=str(Path(stamp.name).with_suffix(self._ending)))
-        path = self._folder / stamp.name
+        path = self.target / stamp.name
         if stamp.name in self._names:
             raise DataError(f"{self.target}: two frames would be called {stamp.name}")
         self._names.add(stamp.name)
-        _tell(self.target / stamp.name, lost(stamp, pixels, path), self._said)
-        self._writing.call(write_still, path, pixels, stamp, self._lossless)
+        _tell(path, lost(stamp, pixels, path), self._said)
+        self._writing.call(write_still, self._folder / stamp.name, pixels, stamp, self._lossless, path)
         self._count += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._writing.finish()
-                with _writable(self.target):
-                    self._publish()
-        finally:
-            self._writing.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._resources.__exit__(kind, error, trace)
 
-    def _publish(self) -> None:
-        self._folder.chmod(0o777 & ~_umask())
-        if self.target.exists():
-            aside = self._folder.with_name(self._folder.name + "-old")
-            self.target.rename(aside)
-            self._folder.rename(self.target)
-            shutil.rmtree(aside)
-        else:
-            self._folder.rename(self.target)
-        sync(self.target.parent)
+    def _end(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
+            self._writing.finish()
 
 
 def _threads() -> int:
@@ -200,17 +185,3 @@ def _tell(path: Path, notes: Iterable[str], said: set[str]) -> None:
         if note not in said:
             said.add(note)
             warn(f"{path}: {note}")
-
-
-@contextlib.contextmanager
-def _writable(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

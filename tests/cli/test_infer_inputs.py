@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from PIL import Image  # tensorboard brings it
+from PIL import Image
 
 from deblurkit.image_io import encode_png, read_image, write_image
 from deblurkit.video.reader import VideoReader
@@ -169,6 +169,27 @@ def test_the_frames_of_a_video(tmp_path: Path, infer: Infer) -> None:
     code, said = infer(source, "-o", f"{tmp_path}/frames/")
     assert (code, "exists already; use --overwrite" in said) == (2, True)
     assert infer(source, "-o", f"{tmp_path}/frames/", "--overwrite")[0] == 0
+
+
+def test_a_result_below_a_file(tmp_path: Path, infer: Infer) -> None:
+    source = write_video(tmp_path / "a.mp4", pictures(2))
+    write_image(tmp_path / "a.png", pictures(1)[0])
+    for name in ("a.png/out.mp4", "a.png/out.png", "a.png/frames/"):
+        code, said = infer(source if name.endswith(("4", "/")) else tmp_path / "a.png", "-o", f"{tmp_path}/{name}")
+        assert code == 2
+        reason = f"{tmp_path / 'a.png'} is a file, not a folder; choose another place"
+        assert f"error: {tmp_path / name}: cannot be written: {reason}" in " ".join(said.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "a.png"]
+
+
+def test_a_folder_with_the_longest_name(tmp_path: Path, infer: Infer) -> None:
+    source = write_video(tmp_path / "a.mp4", pictures(2))
+    frames = tmp_path / ("n" * 255)
+    assert infer(source, "--codec", "png", "-o", frames)[0] == 0
+    assert len(list(frames.iterdir())) == 2
+    # the name of a page would be longer still
+    code, said = infer(source, "--codec", "png", "-o", frames, "--overwrite", "--compare-slider")
+    assert (code, "File name too long; give the result a name with -o" in said) == (2, True)
 
 
 def test_a_folder_with_other_pictures_is_not_replaced(tmp_path: Path, infer: Infer) -> None:

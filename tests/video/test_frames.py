@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deblurkit.errors import DataError, VideoError
+from deblurkit.errors import DataError, DeblurkitError, VideoError
 from deblurkit.image_io import encode_png, read_image, write_image
 from deblurkit.still import Still
 from deblurkit.video.frames import FolderSink, PictureSink, PictureSource, open_source
@@ -92,6 +92,25 @@ def test_a_frame_that_cannot_be_written_ends_the_folder(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"11\.png: \(H, W, 3\) pixels"):
         one_too_wide()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_of_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        return own(Path("/dev/full"), data) if "000003" in path.name else own(path, data)
+
+    def write() -> None:
+        with FolderSink(tmp_path / "many") as folder:
+            for number, picture in enumerate(pictures(5)):
+                folder.write(picture, Still(f"{number:06d}.png"))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DeblurkitError) as caught:
+        write()
+    assert str(caught.value) == f"{tmp_path / 'many' / '000003.png'}: cannot be written: No space left on device"
     assert not list(tmp_path.iterdir())
 
 
