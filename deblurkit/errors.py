@@ -49,6 +49,10 @@ class TrainingError(DeblurkitError):
     """A run that cannot go on: gradients that stay non-finite, a process that died."""
 
 
+class NotFiniteError(DeblurkitError):
+    """A network that returns NaN or infinity."""
+
+
 class DeviceError(DeblurkitError):
     """A device, or a number of processes, that this machine does not have."""
 

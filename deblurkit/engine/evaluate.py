@@ -15,11 +15,12 @@ import torch
 
 from deblurkit.console import progress, say
 from deblurkit.data.base import EvaluationClip, FrameDataset
+from deblurkit.data.store import frame_key
 from deblurkit.engine.crops import CroppedNetwork
 from deblurkit.engine.launch import Place, gather_objects
 from deblurkit.engine.pixels import to_pixels
 from deblurkit.engine.restore import Restorer
-from deblurkit.errors import CheckpointError, DataError
+from deblurkit.errors import CheckpointError, DataError, NotFiniteError
 from deblurkit.files import write_json, write_text
 from deblurkit.image_io import Pixels, write_image
 from deblurkit.metrics import Protocol
@@ -133,7 +134,8 @@ def evaluate(
         asked_to_stop: looked at after each frame.
 
     Raises:
-        DataError: nothing to score, or restored and sharp frames differ in size.
+        DataError: nothing to score, or restored and sharp frames differ in size. NotFiniteError: the network returns
+            NaN or infinity; the frame is named.
         EvaluationStoppedError: one of the processes was asked to stop; raised on all of them.
     """
     if protocol.crops:
@@ -152,8 +154,9 @@ def evaluate(
             for index in range(place.rank, len(clips), place.world_size):
                 wanted = clips[index].sequence not in pictures and len(pictures) < examples
                 scores = _evaluate_clip(
-                    net, clips[index], metrics, place, save_to, pictures if wanted else None, advance, asked_to_stop
-                )
+                    net, clips[index], metrics, place, save_to, pictures if wanted else None, advance, asked_to_stop,
+                    description,
+                )  # fmt: skip
                 own.append((index, scores))
     except EvaluationStoppedError:
         stopped = True
@@ -185,6 +188,7 @@ def _evaluate_clip(
     pictures: dict[str, Pixels] | None,
     advance: Callable[[int], None],
     asked_to_stop: Callable[[], object],
+    description: str,
 ) -> list[FrameScore]:
     restorer = Restorer(
         net,
@@ -203,7 +207,10 @@ def _evaluate_clip(
         gt = clip.read_gt[row]() if clip.read_gt else None
         if degraded.dtype == np.float32:  # noise that is not rounded, such as GaussianNoiseDataset's
             degraded = to_pixels(torch.from_numpy(degraded).permute(2, 0, 1), np.uint8 if gt is None else gt.dtype)
-        restored = to_pixels(tensor, degraded.dtype if gt is None else gt.dtype)
+        try:
+            restored = to_pixels(tensor, degraded.dtype if gt is None else gt.dtype)
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{description}: {frame_key(clip.sequence, clip.names[row])}: {error}") from error
         if gt is not None and restored.shape != gt.shape:
             raise DataError(
                 f"{clip.sequence}/{clip.names[row]}: restored frame {restored.shape} and ground truth {gt.shape} "

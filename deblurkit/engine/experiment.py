@@ -74,6 +74,21 @@ def _read_point(path: Path) -> ResumePoint:
     return ResumePoint(path, state, weights, read_checkpoint(files["g"]))
 
 
+def newest_finite(folder: Path) -> Path | None:
+    """The state file of the newest checkpoint whose weights and their averages are finite; None: there is none."""
+    for path in list_states(folder / "training_states"):
+        try:
+            point = _read_point(path)
+        except CheckpointError:
+            continue
+        weights = (
+            value for checkpoint in (*point.weights.values(), point.average) for value in checkpoint.state.values()
+        )
+        if all(bool(value.isfinite().all()) for value in weights):
+            return path
+    return None
+
+
 def weights_file(models: Path, role: str, which: int | str) -> Path:
     """The weights of a network in a run's `models` folder; `which` is an iteration, "latest" or "best"."""
     return models / f"net_{role}_{which}.pth"

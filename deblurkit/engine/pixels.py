@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deblurkit.errors import DataError, DeblurkitError
+from deblurkit.errors import DataError, NotFiniteError
 from deblurkit.image_io import Pixels, cv2
 from deblurkit.strips import strips
 
@@ -23,7 +23,7 @@ def to_pixels(restored: Tensor, dtype: Any) -> Pixels:
         `(h, w, C)` pixels.
 
     Raises:
-        DeblurkitError: the frame holds values that are not finite.
+        NotFiniteError: the frame holds values that are not finite.
     """
     dtype = np.dtype(dtype)
     if dtype not in (np.uint8, np.uint16):
@@ -45,11 +45,11 @@ def check_finite(restored: Tensor) -> Tensor:
     """The frame as it is.
 
     Raises:
-        DeblurkitError: it holds values that are not finite.
+        NotFiniteError: it holds values that are not finite.
     """
     # a sum is finite where all are, but for one that overflows; it takes a fortieth of the time
     if not bool(restored.sum().isfinite()) and not bool(restored.isfinite().all()):
-        raise DeblurkitError("the network returns values that are not numbers; its weights are damaged or diverged")
+        raise NotFiniteError("the network returns values that are not numbers; its weights are damaged or diverged")
     return restored
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from itertools import accumulate
-from typing import Any, cast
 
 import torch
 import typer
@@ -14,11 +12,11 @@ from deblurkit.build import build_dataset, build_discriminator, build_loss, buil
 from deblurkit.console import warn
 from deblurkit.data.batch_plan import plan_batches
 from deblurkit.engine.launch import Place, number_of_processes, resolve_device
-from deblurkit.engine.start_weights import load_start_weights
+from deblurkit.engine.start_weights import build_without_missing, load_start_weights
 from deblurkit.errors import DataError, MissingWeightsError
 from deblurkit.models.base import Model
 from deblurkit.models.discriminators import Discriminators
-from deblurkit.network import Network, count_macs
+from deblurkit.network import count_macs
 from deblurkit.options import DatasetOptions, Options
 from deblurkit.registry import MODEL_REGISTRY
 
@@ -30,7 +28,9 @@ def print_plan(options: Options, processes: int) -> None:
     """
     assert options.network_g is not None
     train, entry = options.training(), options.sets("train")["train"]
-    net = cast(Network, _without_missing("network_g", options.network_g.mapping(), build_network))
+    net = build_without_missing(
+        options.network_g.mapping(), build_network, lambda name, error: warn(f"network_g.{name}: {error}")
+    )
     size = max(entry.gt_sizes, default=entry.gt_size or 256)
     macs = count_macs(net, size // options.scale, size // options.scale)
     networks: dict[str, nn.Module] = {"g": net}
@@ -79,18 +79,6 @@ def print_plan(options: Options, processes: int) -> None:
             plan = plan_batches(entry, samples, processes, train.accumulate)
             iterations = total * plan.stages[0].iterations_per_epoch if train.unit == "epoch" else total
             typer.echo(f"           {plan}, {iterations:,} in all ({plan.epochs_before(iterations):.1f} epochs)")
-
-
-def _without_missing(key: str, mapping: Mapping[str, Any], make: Callable[[Mapping[str, Any]], object]) -> object:
-    """What `make` builds; arguments that name weights which are not there are left out, with a warning."""
-    try:
-        return make(mapping)
-    except MissingWeightsError as error:
-        names = [name for name, value in mapping.items() if value == str(error.path)]
-        if not names:
-            raise
-        warn(f"{key}.{names[0]}: {error}")
-        return _without_missing(key, {name: value for name, value in mapping.items() if name not in names}, make)
 
 
 def _start_weights(options: Options, role: str, network: nn.Module) -> str:

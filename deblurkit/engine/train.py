@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,15 +17,15 @@ from deblurkit.data.loader import build_loader
 from deblurkit.data.prefetcher import prefetch
 from deblurkit.engine.checkpoint import load_weights
 from deblurkit.engine.evaluate import Evaluation, EvaluationStoppedError, evaluate
-from deblurkit.engine.experiment import ResumePoint, find_resume_point, prepare_folder
+from deblurkit.engine.experiment import ResumePoint, find_resume_point, newest_finite, prepare_folder
 from deblurkit.engine.launch import Place, broadcast_buffers, gather_objects
 from deblurkit.engine.log import close_log, open_log
 from deblurkit.engine.memory import keep_freed_memory
 from deblurkit.engine.record import Stopwatch, device_name, write_record
 from deblurkit.engine.reproducibility import allow_tf32, restore_random_states, seed_everything
-from deblurkit.engine.start_weights import load_start_weights
+from deblurkit.engine.start_weights import build_without_missing, load_start_weights
 from deblurkit.engine.stop import StopRequest
-from deblurkit.errors import DataError
+from deblurkit.errors import DataError, NotFiniteError
 from deblurkit.hooks.base import Hook
 from deblurkit.hooks.checkpoint_hook import CheckpointHook
 from deblurkit.hooks.log_hook import LogHook
@@ -101,10 +102,16 @@ class Training:
         """The networks by role, with the weights to go on from or to start from."""
         options = self.options
         assert options.network_g is not None
-        networks: dict[str, nn.Module] = {"g": build_network(options.network_g.mapping())}
+        make: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], Mapping[str, Any]]] = {
+            "g": (build_network, options.network_g.mapping())
+        }
         if options.network_d is not None:
             gan = options.training().gan
-            networks["d"] = build_discriminator(options.network_d.mapping(), gan.crops if gan else None)
+            make["d"] = partial(build_discriminator, crops=gan.crops if gan else None), options.network_d.mapping()
+        networks = {
+            role: build_without_missing(mapping, builder) if point and role in point.weights else builder(mapping)
+            for role, (builder, mapping) in make.items()
+        }
         for role, network in networks.items():
             if point and role in point.weights:
                 load_weights(network, point.weights[role])
@@ -139,6 +146,15 @@ class Training:
 
     def _named_hooks(self) -> list[tuple[str, Hook]]:
         return [(f"{i}.{type(hook).__name__}", hook) for i, hook in enumerate(self.hooks)]
+
+    def finished_before(self) -> str | None:
+        """Why there is nothing left to do in a run that was started again; None: there is."""
+        if self.validation_due:
+            return None
+        at = f"iter {self.iteration:,}"
+        if self.iteration >= self.total_iterations:
+            return at
+        return next((f"{at}: {why}" for why in (hook.ended() for hook in self.hooks) if why), None)
 
     def hook_states(self) -> dict[str, Any]:
         """The hooks' states, for a checkpoint."""
@@ -248,6 +264,13 @@ class Training:
             self.validation_due = True
             self.log.info(f"validation at iter {self.iteration:,}: stopped; it comes first when the run goes on")
             return
+        except NotFiniteError as error:
+            good = newest_finite(self.folder)
+            hint = f"; {good} is the newest checkpoint whose weights are numbers: --resume {good}" if good else ""
+            raise NotFiniteError(
+                f"{self.options.name}: iter {self.iteration:,}: {error}. Lower the learning rate or set "
+                f"train.grad_clip{hint}"
+            ) from error
         self.validation_due = False
         self.validation_seconds += time.perf_counter() - started
         for hook in self.hooks:
@@ -285,8 +308,9 @@ def train(options: Options, place: Place, resume: str | None = None) -> int:
     if place.device.type == "cpu":
         keep_freed_memory()
     run = Training(options, place, resume)
-    if run.iteration >= run.total_iterations and not run.validation_due:
-        run.log.info(f"{run.folder}: is finished already (iter {run.iteration:,}); --resume none starts anew")
-        close_log(run.log)
-        return 0
-    return run.run()
+    reason = run.finished_before()
+    if reason is None:
+        return run.run()
+    run.log.info(f"{run.folder}: is finished already ({reason}); --resume none starts anew")
+    close_log(run.log)
+    return 0

@@ -43,6 +43,13 @@ class Hook:
     def after_val(self, run: Training, results: Mapping[str, Evaluation]) -> None:
         """A validation is done; `results` by data set."""
 
+    def ended(self) -> str:
+        """Why a run that goes on from the loaded state needs no further step, and what would change that; "": it does.
+
+        Asked once, after `load_state`, of a run that is started again.
+        """
+        return ""
+
     def after_train(self, run: Training) -> None:
         """The last step is done, or the run was asked to stop."""
 

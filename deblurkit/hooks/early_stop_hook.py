@@ -38,13 +38,24 @@ class EarlyStopHook(Hook):
             return
         self.waited += 1
         if self.waited >= self.patience:
-            run.log.info(f"{self.metric} has not improved in {self.waited} validations: training ends")
+            run.log.info(f"{self._reason()}: training ends")
             run.finished = True
 
+    def ended(self) -> str:
+        """The run was ended here, and the patience has not grown since."""
+        return "" if self.waited < self.patience else f"{self._reason()}; a patience above {self.waited} goes on"
+
+    def _reason(self) -> str:
+        return f"{self.metric} has not improved in {self.waited} validations"
+
     def state(self) -> dict[str, Any]:
-        """The best value and how long ago it was."""
-        return {"best": self.best, "waited": self.waited}
+        """The best value, how long ago it was, and what counted as better."""
+        return {"best": self.best, "waited": self.waited, "rule": self._rule()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Put both back."""
-        self.best, self.waited = state["best"], state["waited"]
+        """Put both back, unless something else counts as better now."""
+        if state.get("rule", self._rule()) == self._rule():
+            self.best, self.waited = state["best"], state["waited"]
+
+    def _rule(self) -> list[Any]:
+        return [self.metric, self._sign, self.least]

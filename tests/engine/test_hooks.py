@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import deblurkit
+from deblurkit.engine.experiment import newest_finite
 from deblurkit.engine.launch import Place
 from deblurkit.engine.train import Training, train
-from deblurkit.errors import OptionsError, TrainingError
+from deblurkit.errors import DeblurkitError, OptionsError, TrainingError
 from deblurkit.hooks.early_stop_hook import EarlyStopHook
 from deblurkit.hooks.loss_window import LossWindow
 from deblurkit.hooks.non_finite_hook import NonFiniteHook
@@ -77,19 +78,79 @@ def test_a_run_that_no_longer_learns_ends_and_keeps_its_checkpoint(tree: Path, t
     assert (tmp_path / "experiments" / "tiny" / "training_states" / "4.state").exists()
 
 
-def test_early_stop_ends_a_run_that_does_not_improve(tree: Path, tmp_path: Path) -> None:
-    # a learning rate of zero: nothing can improve
-    settings = options(
-        tmp_path, tree, val__val_freq=1, train__hooks=[{"type": "EarlyStopHook", "patience": 2}],
+def stopping_early(tmp_path: Path, tree: Path, **hook: Any) -> deblurkit.options.Options:
+    """A learning rate of zero: nothing can improve."""
+    return options(
+        tmp_path, tree, val__val_freq=1, train__hooks=[{"type": "EarlyStopHook", "patience": 2, **hook}],
         train__optim_g={"type": "SGD", "lr": 0.0}, network_g={"type": "DBN", "num_frames": 3, "inner_channels": 4},
     )  # fmt: skip
-    run = Training(settings, CPU)
+
+
+def frozen(run: Training) -> Training:
+    """Nothing changes: batch norm neither."""
     for module in run.model.net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.0
+    return run
+
+
+def test_early_stop_ends_a_run_that_does_not_improve(tree: Path, tmp_path: Path) -> None:
+    run = frozen(Training(stopping_early(tmp_path, tree), CPU))
     assert run.run() == 0
     assert run.iteration == 3
     assert run.finished
+
+
+def test_a_run_that_was_ended_early_is_finished(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert frozen(Training(stopping_early(tmp_path, tree), CPU)).run() == 0
+    states = tmp_path / "experiments" / "tiny" / "training_states"
+    before = {path.name: path.stat().st_mtime_ns for path in states.iterdir()}
+    capsys.readouterr()
+    assert train(stopping_early(tmp_path, tree), CPU) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "is finished already (iter 3: psnr has not improved in 2 validations; a patience above 2 goes on); "
+        "--resume none starts anew"
+    ) in said
+    assert {path.name: path.stat().st_mtime_ns for path in states.iterdir()} == before
+    run = frozen(Training(stopping_early(tmp_path, tree, patience=4), CPU))
+    assert run.finished_before() is None
+    assert run.run() == 0
+    assert run.iteration == 5  # the two validations before the stop count
+    # another figure has not been waited for
+    other = Training(stopping_early(tmp_path, tree, metric="ssim"), CPU)
+    assert other.finished_before() is None
+    hook = next(hook for hook in other.hooks if isinstance(hook, EarlyStopHook))
+    assert (hook.best, hook.waited) == (None, 0)
+
+
+def test_a_validation_that_is_no_number_names_what_is_needed(tree: Path, tmp_path: Path) -> None:
+    run = Training(options(tmp_path, tree), CPU)
+    own_step = run.model.train_step
+
+    def diverges(batch: Any) -> Any:
+        terms = own_step(batch)
+        if run.iteration + 1 == 4:
+            with torch.no_grad():
+                next(iter(run.model.net.parameters())).fill_(float("nan"))
+        return terms
+
+    run.model.train_step = diverges  # type: ignore[method-assign]
+    with pytest.raises(DeblurkitError) as caught:
+        run.run()
+    good = tmp_path / "experiments" / "tiny" / "training_states" / "2.state"
+    assert str(caught.value) == (
+        "tiny: iter 4: validating val: seq000/00000001: the network returns values that are not numbers; its weights "
+        f"are damaged or diverged. Lower the learning rate or set train.grad_clip; {good} is the newest checkpoint "
+        f"whose weights are numbers: --resume {good}"
+    )
+    assert caught.value.exit_code == 2
+    assert newest_finite(run.folder) == good
+    weights = good.parent.parent / "models" / "net_g_2.pth"
+    content = torch.load(weights, weights_only=True)
+    next(iter(content["params"].values())).fill_(float("inf"))
+    torch.save(content, weights)
+    assert newest_finite(run.folder) is None
 
 
 def test_early_stop_refuses_a_direction_that_is_none() -> None:
