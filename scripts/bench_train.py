@@ -3,10 +3,12 @@
     python scripts/bench_train.py                       # the CPU: overhead, and time spent waiting for data
     python scripts/bench_train.py --device cuda --crop 256 --batch 8 --network NAFNet --network DBN:num_frames=5
 
-The engine (`Training.run`: sampling, loading, prefetching, step, guard, hooks) and a bare PyTorch loop (forward, loss,
-backward, the same optimiser; one batch, on the device already) take turns in one process, a block of iterations each,
-so that whatever else the machine does meets both. Figures are medians over blocks. On a GPU the ways of computing (TF32
-bf16, channels_last, compile) are compared as well. Prints Markdown tables.
+The engine (`Training.run`: sampling, loading, prefetching, step, guard, hooks) and bare PyTorch loops (forward, loss,
+backward, the same optimiser) take turns in one process, a block of iterations each, so that whatever else the machine
+does meets all of them. One bare loop has its samples from torch's `DataLoader` over the same data set, with as many
+workers; the other one has a single batch, on the device already: what no training can have, and what shows the price of
+data. Figures are medians over blocks. On a GPU the ways of computing (TF32, bf16, channels_last, compile) are compared
+as well. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import itertools
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
-from operator import sub, truediv
+from collections.abc import Iterator, Mapping
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,10 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from deblurkit.data.lmdb_make import make_lmdb
+from deblurkit.data.sampler import RequestSampler
 from deblurkit.engine.launch import Place, resolve_device
 from deblurkit.engine.record import device_name, peak_flops, training_flops
 from deblurkit.engine.train import Training
@@ -48,45 +53,66 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Turns(Hook):
-    """After each block of the engine's iterations one of the bare loop; remembers seconds per iteration of both."""
+    """After each block of the engine's iterations one of each bare loop; remembers seconds per iteration of all."""
 
-    def __init__(self, block: int, bare: bool) -> None:
+    def __init__(self, run: Training, block: int, bare: bool) -> None:
         self.block, self.bare = block, bare
         self.engine_seconds: list[float] = []
-        self.bare_seconds: list[float] = []
+        self.loader_seconds: list[float] = []
+        self.fixed_seconds: list[float] = []
         self.waiting: list[float] = []
 
-    def before_train(self, run: Training) -> None:
+        if not bare:
+            return
         self.net = copy.deepcopy(run.model.net)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=1e-4, fused=True)
+        entry = run.options.sets("train")["train"]
+        requests = RequestSampler(run.plan, seed=1, total_iter=10 * run.total_iterations)
+        self.loaded = iter(
+            DataLoader(
+                run.dataset,
+                batch_sampler=requests,
+                num_workers=entry.num_worker_per_gpu,
+                pin_memory=run.place.device.type == "cuda",
+            )
+        )
 
     def after_iter(self, run: Training, losses: Mapping[str, Tensor]) -> None:
         if run.iteration < WARM_UP:
             return
+        device = run.place.device
         if run.iteration > WARM_UP and (run.iteration - WARM_UP) % self.block == 0:
-            synchronize(run.place.device)
+            synchronize(device)
             seconds = time.perf_counter() - self.mark
             self.engine_seconds.append(seconds / self.block)
             self.waiting.append((run.data_wait - self.waited) / seconds)
             if self.bare:
-                self.bare_block(run.place.device, run.current_batch)
+                self.loader_seconds.append(self.bare_block(device, self.from_loader(device)))
+                self.fixed_seconds.append(self.bare_block(device, itertools.repeat(run.current_batch)))
         if (run.iteration - WARM_UP) % self.block == 0:
-            synchronize(run.place.device)
+            synchronize(device)
             self.mark, self.waited = time.perf_counter(), run.data_wait
 
-    def bare_block(self, device: torch.device, batch: Mapping[str, Any]) -> None:
-        lq, gt = batch["lq"], batch["gt"]
-        for i in range(self.block + 1):  # the first one warms caches up again
+    def from_loader(self, device: torch.device) -> Iterator[Mapping[str, Any]]:
+        """Batches as a script would make them of what the loader gives."""
+        for batch in self.loaded:
+            frames = {name: batch[name].to(device, non_blocking=True) for name in ("lq", "gt")}
+            yield {name: value.movedim(-1, -3).contiguous().float() / 255 for name, value in frames.items()}
+
+    def bare_block(self, device: torch.device, batches: Iterator[Mapping[str, Any]]) -> float:
+        """Seconds per iteration."""
+        for i, batch in enumerate(itertools.islice(batches, self.block + 1)):  # the first one warms caches up again
             if i == 1:
                 synchronize(device)
                 started = time.perf_counter()
+            lq, gt = batch["lq"], batch["gt"]
             restored = self.net.run(lq)["restored"]
             loss = (restored - (gt if gt.shape == restored.shape else gt[:, gt.shape[1] // 2])).abs().mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
         synchronize(device)
-        self.bare_seconds.append((time.perf_counter() - started) / self.block)
+        return (time.perf_counter() - started) / self.block
 
 
 def synchronize(device: torch.device) -> None:
@@ -136,7 +162,7 @@ def measure(
             }
         )  # fmt: skip
         run = Training(options, Place(device), "none")
-        turns = Turns(arguments.block, bare)
+        turns = Turns(run, arguments.block, bare)
         run.hooks.insert(0, turns)
         run.run()
     return turns, run
@@ -173,13 +199,10 @@ def main() -> None:
             spelled = ", ".join(str(value) if key == "type" else f"{key}={value}" for key, value in network.items())
             for storage in ("lmdb", "disk"):
                 turns, _ = measure(arguments, root, network, storage, "fp32", bare=True)
-                engine, bare = statistics.median(turns.engine_seconds), statistics.median(turns.bare_seconds)
-                pairs = list(zip(turns.engine_seconds, turns.bare_seconds, strict=True))
-                ratio, more = (statistics.median(f(a, b) for a, b in pairs) for f in (truediv, sub))
-                rows.append(
-                    f"| {spelled} | {storage} | {1000 * engine:.1f} | {1000 * bare:.1f} | {1000 * more:+.2f} | "
-                    f"{ratio - 1:+.1%} | {statistics.median(turns.waiting):.2%} |"
-                )
+                times = (turns.engine_seconds, turns.loader_seconds, turns.fixed_seconds)
+                shown = " | ".join(f"{1000 * statistics.median(seconds):.1f}" for seconds in times)
+                over = " | ".join(f"{statistics.median(map(truediv, times[0], bare)) - 1:+.1%}" for bare in times[1:])
+                rows.append(f"| {spelled} | {storage} | {shown} | {over} | {statistics.median(turns.waiting):.2%} |")
             if device.type != "cuda":
                 continue
             first = 0.0
@@ -198,8 +221,11 @@ def main() -> None:
         f"{arguments.batch}, crops of {arguments.crop}, {arguments.workers} worker(s), medians of {arguments.blocks} "
         f"blocks of {arguments.block} iterations\n"
     )
-    print("| network | data | engine, ms | bare loop, ms | overhead, ms | overhead | waiting for data |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| network | data | engine, ms | bare loop, torch's loader, ms | bare loop, one batch, ms | over the first | "
+        "over the second | waiting for data |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))
     if ways:
         print("\n| network | way | ms | times as fast as fp32 | of the peak |\n|---|---|---|---|---|")
