@@ -66,7 +66,7 @@ class Stepper:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         if self.grad_clip is None and self._checks_at_once and gradients:
             # what GradScaler does, with a factor of 1: one pass, a fifth of the time that the norm takes. It has no
-            # public name, but GradScaler calls it in every version since 1.6; both numbers are float32 on the device
+            # public name; torch 2.13's GradScaler calls it like this, with both numbers float32 on the device
             bad = torch.zeros_like(self._factor)
             torch._amp_foreach_non_finite_check_and_unscale_(gradients, bad, self._factor)
             self.skipped = bad > 0
