@@ -146,7 +146,9 @@ class Restorer:
 
     def _on_host(self, frames: Iterable[Pixels], part: Part) -> Iterator[tuple[int, Tensor]]:
         for position, restored in self.restore_seen(self._walk.look(frames, part, send=False), part):
-            yield position, restored.on_host()
+            tensor = restored.on_host()
+            # of a segment a frame is a view, and whoever keeps it would keep them all
+            yield position, tensor if tensor.untyped_storage().nbytes() <= 2 * tensor.nbytes else tensor.clone()
 
     @property
     def burst(self) -> int:

@@ -43,9 +43,9 @@ class Leaving:
         return self._tensor
 
     def rows(self) -> Iterator[Leaving]:
-        """Each along the first dimension; on the CPU not a view, so that one that is kept does not keep them all."""
+        """Each along the first dimension, as views."""
         for row in self._tensor:
-            yield Leaving(row.clone() if self._done is None else row, self._done)
+            yield Leaving(row, self._done)
 
 
 class Transfers:

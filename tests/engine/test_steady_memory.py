@@ -33,4 +33,4 @@ def test_tensors_of_long_videos(make: Any, tile: int) -> None:
                 assert restored.untyped_storage().nbytes() <= 2 * restored.nbytes  # (padding); not its segment's
                 del restored
         peaks.append(tracker.peak)
-    assert max(peaks) - min(peaks) <= 4 * frame.size  # of one frame as floats
+    assert max(peaks) <= 1.05 * min(peaks)  # the last segment may give more frames than those before it
