@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-#: Pixels of a strip. Whole 720p frames take 2.5 to 3 times as long for the conversions that go through strips; between
-#: half and twice as many pixels make no difference.
+#: Pixels of a strip. In one piece, the conversion of colours takes 2.3 times as long at 720p, and quantising 3.9 times
+#: at 4K; between half and twice as many pixels make little difference.
 _PIXELS = 1 << 16
 
 

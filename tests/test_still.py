@@ -26,11 +26,18 @@ def png_with(data: bytes, kind: bytes, body: bytes) -> bytes:
     return data[:33] + png_chunk(kind, body) + data[33:]
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("ending", [".png", ".tif", ".webp", ".bmp"])
+@pytest.mark.parametrize(
+    ("ending", "dtype"),
+    [
+        (".png", np.uint8),
+        (".png", np.uint16),
+        (".tif", np.uint8),
+        (".tif", np.uint16),
+        (".webp", np.uint8),
+        (".bmp", np.uint8),
+    ],
+)
 def test_alpha_passes_through(tmp_path: Path, ending: str, dtype: Any) -> None:
-    if ending in (".webp", ".bmp") and dtype == np.uint16:
-        pytest.skip("has 8 bits")
     image, path = noise(4, dtype), tmp_path / f"a{ending}"
     image[..., 3] |= 1  # libwebp drops the colours of what is fully transparent
     options = [cv2.IMWRITE_WEBP_QUALITY, 101] if ending == ".webp" else []
@@ -88,11 +95,11 @@ def _saved(path: Path, data: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("ending", [".png", ".tif", ".jpg"])
+@pytest.mark.parametrize(
+    ("ending", "dtype"),
+    [(".png", np.uint8), (".png", np.uint16), (".tif", np.uint8), (".tif", np.uint16), (".jpg", np.uint8)],
+)
 def test_grey_stays_grey(tmp_path: Path, ending: str, dtype: Any) -> None:
-    if ending == ".jpg" and dtype == np.uint16:
-        pytest.skip("JPEG has 8 bits")
     _saved(tmp_path / f"a{ending}", cv2.imencode(ending, noise(1, dtype))[1].tobytes())
     pixels, still = read_still(tmp_path / f"a{ending}")
     assert pixels.shape == (7, 9, 3)
@@ -144,11 +151,14 @@ def kept(tmp_path: Path, name: str, data: bytes, result: str) -> tuple[Any, Any]
     return read_still(tmp_path / result)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("result", ["b.png", "b.tif", "b.webp"])
+@pytest.mark.parametrize(
+    ("result", "bits"),
+    [
+        *((result, bits) for result in ("b.png", "b.tif") for bits in (1, 2, 4, 8, 16)),
+        *(("b.webp", bits) for bits in (1, 2, 4, 8)),
+    ],
+)
 def test_grey_png_with_a_value_that_is_transparent(tmp_path: Path, bits: int, result: str) -> None:
-    if bits == 16 and result == "b.webp":
-        pytest.skip("WebP has 8 bits")
     white = 65535 if bits == 16 else 255
     grey = RNG.integers(0, 1 << bits, (7, 9, 1))
     key = int(grey[2, 3, 0])
